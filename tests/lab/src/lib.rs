@@ -1,1 +1,8 @@
+//! The lab: nodes, legacy VMs and pods as network namespaces on one wire, for
+//! the demo, the tests that need a kernel, and the benchmarks.
+//!
+//! A test tool: nothing here is part of what Berth installs.
+#![forbid(unsafe_code)]
 
+pub mod binaries;
+pub mod require;
