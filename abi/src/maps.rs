@@ -1,0 +1,32 @@
+//! The maps' names, which are also the names of their pins, and their sizes.
+
+/// `FrontendKey4 -> Frontend`, hash.
+pub const FRONTENDS4: &str = "FRONTENDS4";
+/// `FrontendKey6 -> Frontend`, hash.
+pub const FRONTENDS6: &str = "FRONTENDS6";
+/// `slot: u32 -> backend index: u32`, array, mapped into the agent's memory.
+pub const SLOTS: &str = "SLOTS";
+/// `backend index: u32 -> Backend`, array, mapped into the agent's memory.
+pub const BACKENDS: &str = "BACKENDS";
+/// `AffinityKey -> AffinityValue`, LRU hash.
+pub const AFFINITY: &str = "AFFINITY";
+/// `socket -> Translation`, socket storage.
+pub const CONNECTED: &str = "CONNECTED";
+/// `socket -> DatagramPeers`, socket storage.
+pub const DATAGRAMS: &str = "DATAGRAMS";
+/// `Counter -> u64`, per-CPU array.
+pub const COUNTERS: &str = "COUNTERS";
+
+/// Frontends of one family: 50,000 Services with two ports each.
+pub const DEFAULT_FRONTENDS: u32 = 131_072;
+/// Slots: 4 MiB.
+pub const DEFAULT_SLOTS: u32 = 1 << 20;
+/// Backends: 8 MiB.
+pub const DEFAULT_BACKENDS: u32 = 1 << 18;
+/// Clients with session affinity.
+pub const DEFAULT_AFFINITY: u32 = 65_536;
+
+/// `BPF_F_MMAPABLE` of `linux/bpf.h`.
+pub const F_MMAPABLE: u32 = 1 << 10;
+/// `BPF_F_NO_PREALLOC` of `linux/bpf.h`.
+pub const F_NO_PREALLOC: u32 = 1;
