@@ -12,6 +12,7 @@ use crate::{paths, progress, toolchain};
 
 const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "berth-proxy-ebpf";
+const BINARY: &str = "berth-proxy";
 
 /// The object that the user built elsewhere, if BERTH_EBPF_OBJECT names one.
 /// berth-agent's build script reads the same variable.
@@ -42,7 +43,7 @@ pub(super) fn build(llvm_major: u32) -> Result<()> {
             "-C debuginfo=2 -C link-arg=--btf",
         );
     progress::run("building the eBPF object", &mut command)?;
-    let built = target_dir.join(TARGET).join("release").join(PACKAGE);
+    let built = target_dir.join(TARGET).join("release").join(BINARY);
     replace_if_changed(&built, &paths::ebpf_object())?;
     Ok(())
 }

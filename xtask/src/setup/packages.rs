@@ -37,8 +37,6 @@ pub(super) fn needed(purpose: Purpose, llvm_major: u32, ebpf: bool) -> Vec<Packa
             "source of core, for eBPF",
         ),
         (Purpose::Build, true, &llvm, "LLVM, for bpf-linker"),
-        (Purpose::Build, true, "zlib1g-dev", "links bpf-linker"),
-        (Purpose::Build, true, "libzstd-dev", "links bpf-linker"),
         (Purpose::Demo, false, "iproute2", "ip, to look into the lab"),
         (Purpose::Demo, false, "tcpdump", "packet capture in the lab"),
         (Purpose::Demo, false, "bpftool", "dumps the maps"),
