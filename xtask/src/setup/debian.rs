@@ -14,7 +14,7 @@ use crate::progress;
 /// Asked by invoke-rc.d and deb-systemd-invoke before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Services of the packages that are only ever run by tests, in namespaces.
-const SERVICES: [(&str, &str); 1] = [("bind9", "named.service")];
+const SERVICES: [(&str, &str); 1] = [("bind9", "named")];
 
 /// Installs `packages`.
 ///
@@ -53,17 +53,20 @@ fn apt_get() -> Command {
 }
 
 /// Keeps the services of packages that were just installed from starting at
-/// the next boot. A machine without systemd starts nothing by itself.
+/// the next boot, under systemd and System V init alike.
 fn disable_services(installed: &[&str]) {
     for (package, service) in SERVICES {
         if !installed.contains(&package) {
             continue;
         }
-        let disabled = Command::new("systemctl")
-            .args(["--quiet", "disable", service])
+        let disabled = Command::new("update-rc.d")
+            .args([service, "disable"])
             .output();
-        if disabled.is_ok_and(|output| !output.status.success()) {
-            eprintln!("warning: {service} could not be disabled: systemctl disable {service}");
+        if !disabled.is_ok_and(|output| output.status.success()) {
+            eprintln!(
+                "warning: {service} starts at the next boot; \
+                 to prevent it: update-rc.d {service} disable"
+            );
         }
     }
 }
