@@ -19,12 +19,14 @@ use crate::{progress, toolchain};
 /// `cargo xtask test`.
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
-    binaries::build(false)?;
-    let mut command = toolchain::cargo();
-    command.arg("test").args(PACKAGES).arg("--no-run");
-    progress::run("building the tests", &mut command)?;
-
-    let tally = run_tests(args)?;
+    let tally = match build() {
+        Ok(()) => run_tests(args)?,
+        // Whoever reads the last line reads a count, whatever happened.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Tally::not_built()
+        }
+    };
     for (test, reason) in tally.skips() {
         println!("SKIPPED {test}: {reason}");
     }
@@ -44,6 +46,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn build() -> Result<()> {
+    binaries::build(false)?;
+    let mut command = toolchain::cargo();
+    command.arg("test").args(PACKAGES).arg("--no-run");
+    progress::run("building the tests", &mut command)
 }
 
 fn run_tests(args: &TestArgs) -> Result<Tally> {
