@@ -5,4 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binaries;
+pub mod controllers;
+pub mod ground;
+pub mod probe;
 pub mod require;
