@@ -1,0 +1,102 @@
+//! Taking samples so that a drift of the machine hits all sides alike.
+
+use anyhow::{Result, ensure};
+
+/// What one side measured, one figure a round, in the order of the rounds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    /// The middle one; of an even number, the mean of the two in the middle.
+    /// NaN if there is none.
+    #[must_use]
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => f64::NAN,
+            n if n % 2 == 1 => sorted[middle],
+            _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        }
+    }
+
+    /// The distance from the least to the greatest, as a part of the median:
+    /// 0.1 means that the rounds lie within a tenth of it.
+    #[must_use]
+    pub fn spread(&self) -> f64 {
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let greatest = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (greatest - least) / self.median()
+    }
+}
+
+impl From<Vec<f64>> for Samples {
+    fn from(samples: Vec<f64>) -> Self {
+        Self(samples)
+    }
+}
+
+/// Measures `N` sides in turn, `rounds` times: A B A B and so on, after a round
+/// that warms up and does not count. `measure` is given the side's number, from
+/// 0, and returns its figure.
+///
+/// # Errors
+/// The first that `measure` returns, and a figure that is no positive number.
+pub fn in_turn<const N: usize>(
+    rounds: usize,
+    mut measure: impl FnMut(usize) -> Result<f64>,
+) -> Result<[Samples; N]> {
+    let mut samples = [const { Vec::new() }; N];
+    for round in 0..=rounds {
+        for (side, samples) in samples.iter_mut().enumerate() {
+            let figure = measure(side)?;
+            ensure!(
+                figure.is_finite() && figure > 0.0,
+                "side {side} measured {figure}, which is no figure to compare"
+            );
+            if round > 0 {
+                samples.push(figure);
+            }
+        }
+    }
+    Ok(samples.map(Samples))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_not_moved_by_an_outlier() {
+        assert!((Samples(vec![3.0, 1000.0, 1.0]).median() - 3.0).abs() < f64::EPSILON);
+        assert!((Samples(vec![4.0, 2.0]).median() - 3.0).abs() < f64::EPSILON);
+        assert!(Samples(vec![]).median().is_nan());
+    }
+
+    #[test]
+    fn the_spread_is_relative() {
+        let samples = Samples(vec![90.0, 100.0, 110.0]);
+        assert!((samples.spread() - 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn sides_take_turns_and_the_first_round_does_not_count() {
+        let mut order = Vec::new();
+        let [a, b] = in_turn(2, |side| {
+            order.push(side);
+            Ok(order.len() as f64)
+        })
+        .unwrap();
+        assert_eq!(order, [0, 1, 0, 1, 0, 1]);
+        assert_eq!(a, Samples(vec![3.0, 5.0]));
+        assert_eq!(b, Samples(vec![4.0, 6.0]));
+    }
+
+    #[test]
+    fn what_is_no_figure_is_an_error() {
+        assert!(in_turn::<1>(1, |_| Ok(0.0)).is_err());
+        assert!(in_turn::<1>(1, |_| Ok(f64::NAN)).is_err());
+        assert!(in_turn::<1>(1, |_| anyhow::bail!("no route")).is_err());
+    }
+}
