@@ -7,5 +7,9 @@
 pub mod binaries;
 pub mod controllers;
 pub mod ground;
+pub mod kubelet;
+pub mod lab;
 pub mod probe;
 pub mod require;
+
+pub use lab::{Lab, LabBuilder, Node, Pod, Vm};

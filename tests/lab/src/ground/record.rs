@@ -4,11 +4,12 @@
 //! made it. It is dead when that process is gone: process numbers are used
 //! again, so the record holds the process's start time too.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::{cgroup, mounts, netns};
@@ -18,8 +19,8 @@ const FILE: &str = "lab.json";
 /// A folder without a record is one that is just being made, unless it is old.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// A lab's name, folder and maker.
-#[derive(Clone, Debug)]
+/// A lab's name and folder. Dropping it removes the lab.
+#[derive(Debug)]
 pub struct Record {
     /// The lab's name: letters and digits, unique on this machine.
     pub name: String,
@@ -66,6 +67,17 @@ impl Record {
     }
 }
 
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.name) {
+            eprintln!(
+                "lab {}: not all was removed, `berth-lab sweep` tries again: {error:#}",
+                self.name
+            );
+        }
+    }
+}
+
 fn prefix(name: &str) -> String {
     format!("berth-{name}-")
 }
@@ -77,9 +89,14 @@ fn prefix(name: &str) -> String {
 /// tries again.
 pub fn sweep() -> Result<Vec<String>> {
     let mut swept = Vec::new();
-    let Ok(entries) = fs::read_dir(FOLDER) else {
+    let Ok(folder) = File::open(FOLDER) else {
         return Ok(swept);
     };
+    // One sweeper at a time: two would trip over each other.
+    let _lock = Flock::lock(folder, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("lock {FOLDER}"))?;
+    let entries = fs::read_dir(FOLDER).with_context(|| format!("list {FOLDER}"))?;
     let mut outcome = Ok(());
     for entry in entries {
         let name = entry.with_context(|| format!("list {FOLDER}"))?.file_name();
@@ -114,10 +131,7 @@ fn is_dead(folder: &Path) -> bool {
 /// Removes everything that the lab called `name` has: processes, cgroups,
 /// namespaces, mounts, files. The folder goes last, and only if the rest went,
 /// so that what is left over can be found again.
-///
-/// # Errors
-/// All that could not be removed, in one message.
-pub fn remove(name: &str) -> Result<()> {
+fn remove(name: &str) -> Result<()> {
     let mut errors = Vec::new();
     let mut note = |done: Result<()>| {
         if let Err(error) = done {
