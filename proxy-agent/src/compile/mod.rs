@@ -1,0 +1,13 @@
+//! From the cluster's state to what the maps should say, one Service at a
+//! time. Pure: it must not know what is in the kernel now.
+//!
+//! [`compile`] gives a Service's frontends; [`Desired`] holds those of all
+//! Services and settles who gets an address that two of them claim.
+
+mod desired;
+mod endpoints;
+mod frontends;
+
+pub use desired::{Conflict, Desired, Update};
+pub use endpoints::{Choice, NodeView, choose};
+pub use frontends::{DesiredFrontend, FrontendKey, compile};

@@ -1,0 +1,160 @@
+//! The cluster as last heard, and which sources have been heard in full.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::service::{EndpointSlice, NamespacedName, Service, SliceKey};
+
+/// One thing that a source says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A Service is there, new or changed.
+    Service(Box<Service>),
+    /// A Service is gone, or is no longer ours to serve.
+    ServiceGone(NamespacedName),
+    /// An EndpointSlice is there, new or changed.
+    Slice(Box<EndpointSlice>),
+    /// An EndpointSlice is gone.
+    SliceGone(SliceKey),
+    /// The zone that this node is in.
+    Zone(Option<Arc<str>>),
+    /// The addresses that this node answers on.
+    NodeAddresses(BTreeSet<IpAddr>),
+    /// A source's first list has been told in full.
+    Synced(SourceKind),
+}
+
+/// Whose first list is waited for before anything is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SourceKind {
+    /// Services.
+    Services,
+    /// EndpointSlices.
+    EndpointSlices,
+    /// This node: its zone and addresses.
+    Node,
+}
+
+impl SourceKind {
+    /// Every source.
+    pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Node];
+}
+
+/// Which Services have to be compiled again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// These.
+    pub services: HashSet<NamespacedName>,
+    /// All of them: something changed that every Service depends on.
+    pub all: bool,
+}
+
+/// The cluster as this node sees it. The order in which changes come does not
+/// matter to where it ends.
+#[derive(Debug, Default)]
+pub struct ClusterState {
+    revision: u64,
+    services: HashMap<NamespacedName, Arc<Service>>,
+    slices: HashMap<NamespacedName, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
+    zone: Option<Arc<str>>,
+    node_addresses: BTreeSet<IpAddr>,
+    synced: BTreeSet<SourceKind>,
+}
+
+impl ClusterState {
+    /// Takes one change in, and notes in `dirty` what depends on it.
+    pub fn apply(&mut self, change: Change, dirty: &mut Dirty) {
+        self.revision += 1;
+        match change {
+            Change::Service(service) => {
+                dirty.services.insert(service.name.clone());
+                self.services
+                    .insert(service.name.clone(), Arc::from(service));
+            }
+            Change::ServiceGone(name) => {
+                if self.services.remove(&name).is_some() {
+                    dirty.services.insert(name);
+                }
+            }
+            Change::Slice(slice) => {
+                let service = slice.key.service.clone();
+                let slices = self.slices.entry(service.clone()).or_default();
+                slices.insert(slice.key.slice.clone(), Arc::from(slice));
+                dirty.services.insert(service);
+            }
+            Change::SliceGone(key) => {
+                let Some(slices) = self.slices.get_mut(&key.service) else {
+                    return;
+                };
+                if slices.remove(&key.slice).is_some() {
+                    dirty.services.insert(key.service.clone());
+                }
+                if slices.is_empty() {
+                    self.slices.remove(&key.service);
+                }
+            }
+            Change::Zone(zone) => {
+                dirty.all |= self.zone != zone;
+                self.zone = zone;
+            }
+            Change::NodeAddresses(addresses) => {
+                dirty.all |= self.node_addresses != addresses;
+                self.node_addresses = addresses;
+            }
+            Change::Synced(source) => {
+                self.synced.insert(source);
+            }
+        }
+    }
+
+    /// How many changes were taken in.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The sources whose first list has not been told in full.
+    pub fn unsynced(&self) -> impl Iterator<Item = SourceKind> + '_ {
+        SourceKind::ALL
+            .into_iter()
+            .filter(|source| !self.synced.contains(source))
+    }
+
+    /// Whether every source has been heard in full.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.unsynced().next().is_none()
+    }
+
+    /// One Service.
+    #[must_use]
+    pub fn service(&self, name: &NamespacedName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// Every Service, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// The slices of one Service, by name.
+    pub fn slices(&self, service: &NamespacedName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// The zone that this node is in.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// The addresses that this node answers on.
+    #[must_use]
+    pub fn node_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.node_addresses
+    }
+}

@@ -1,0 +1,397 @@
+//! One Kubernetes object to what the model needs of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_api::{Object, Rejected};
+use ipnetwork::IpNetwork;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+
+use crate::model::{
+    Endpoint, EndpointPort, EndpointSlice, NamespacedName, Protocol, Service, ServicePort,
+    SliceKey, TrafficPolicy,
+};
+
+/// The label that gives a Service to another proxy (KEP-2447).
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// The label that takes a Service from every proxy.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// The label that names a slice's Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// `sessionAffinityConfig.clientIP.timeoutSeconds`, if it is not given.
+const DEFAULT_AFFINITY: Duration = Duration::from_secs(10_800);
+
+/// Reads a Service; `None` if it is not for this proxy to serve: headless,
+/// ExternalName, another proxy's, or without a cluster IP yet.
+///
+/// # Errors
+/// Names the field that cannot be right.
+pub fn service(object: &Object) -> Result<Option<Service>, Rejected> {
+    let decoded: core::Service = object.decode()?;
+    let labels = decoded.metadata.labels.unwrap_or_default();
+    if labels.contains_key(OTHER_PROXY) || labels.contains_key(HEADLESS) {
+        return Ok(None);
+    }
+    let spec = decoded.spec.unwrap_or_default();
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Ok(None);
+    }
+    let Some(cluster_ips) = cluster_ips(object, &spec)? else {
+        return Ok(None);
+    };
+    let ports = spec.ports.clone().unwrap_or_default();
+    if ports.is_empty() {
+        return Err(object.reject(
+            "spec.ports",
+            "a Service with a cluster IP needs at least one port",
+            "add a port, or make it headless with clusterIP: None",
+        ));
+    }
+    let ports = ports
+        .iter()
+        .enumerate()
+        .map(|(index, port)| service_port(object, index, port))
+        .collect::<Result<Vec<_>, _>>()?;
+    let status = decoded
+        .status
+        .and_then(|status| status.load_balancer)
+        .unwrap_or_default();
+    let load_balancer_ips = status
+        .ingress
+        .unwrap_or_default()
+        .into_iter()
+        // With `Proxy` the traffic has to pass the load balancer (KEP-1860).
+        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|ingress| ingress.ip)
+        .collect::<Vec<_>>();
+    let ranges = spec
+        .load_balancer_source_ranges
+        .as_deref()
+        .unwrap_or_default();
+    Ok(Some(Service {
+        name: NamespacedName::new(&object.key.namespace, &object.key.name),
+        cluster_ips,
+        external_ips: addresses(object, "spec.externalIPs", spec.external_ips.as_deref())?,
+        load_balancer_ips: addresses(
+            object,
+            "status.loadBalancer.ingress",
+            Some(&load_balancer_ips),
+        )?,
+        ports,
+        affinity: affinity(&spec),
+        internal_policy: policy(spec.internal_traffic_policy.as_deref()),
+        external_policy: policy(spec.external_traffic_policy.as_deref()),
+        source_ranges: source_ranges(object, ranges)?,
+    }))
+}
+
+/// `None` for a headless Service, or one that has not been given its address.
+fn cluster_ips(object: &Object, spec: &core::ServiceSpec) -> Result<Option<Vec<IpAddr>>, Rejected> {
+    let first = spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
+    let all = match (&spec.cluster_ips, first) {
+        (Some(all), _) if !all.is_empty() => all.clone(),
+        (_, Some(first)) => vec![first],
+        _ => return Ok(None),
+    };
+    if all.iter().any(|ip| ip == "None") {
+        return Ok(None);
+    }
+    addresses(object, "spec.clusterIPs", Some(&all)).map(Some)
+}
+
+fn service_port(
+    object: &Object,
+    index: usize,
+    port: &core::ServicePort,
+) -> Result<ServicePort, Rejected> {
+    let field = |name: &str| format!("spec.ports[{index}].{name}");
+    Ok(ServicePort {
+        name: port.name.as_deref().unwrap_or_default().into(),
+        protocol: protocol(object, &field("protocol"), port.protocol.as_deref())?,
+        port: port_number(object, &field("port"), port.port)?,
+        node_port: match port.node_port {
+            None | Some(0) => None,
+            Some(number) => Some(port_number(object, &field("nodePort"), number)?),
+        },
+    })
+}
+
+fn affinity(spec: &core::ServiceSpec) -> Option<Duration> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let config = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|c| c.client_ip.as_ref());
+    let seconds = config.and_then(|client| client.timeout_seconds);
+    let given = seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .filter(|s| *s > 0);
+    Some(given.map_or(DEFAULT_AFFINITY, Duration::from_secs))
+}
+
+fn policy(text: Option<&str>) -> TrafficPolicy {
+    match text {
+        Some("Local") => TrafficPolicy::Local,
+        _ => TrafficPolicy::Cluster,
+    }
+}
+
+fn source_ranges(object: &Object, ranges: &[String]) -> Result<Vec<IpNetwork>, Rejected> {
+    ranges
+        .iter()
+        .enumerate()
+        .map(|(index, range)| {
+            range.trim().parse().map_err(|_| {
+                object.reject(
+                    format!("spec.loadBalancerSourceRanges[{index}]"),
+                    format!("{range:?} is not a network"),
+                    "write it as 10.20.0.0/16, without leading zeros",
+                )
+            })
+        })
+        .collect()
+}
+
+/// Reads an EndpointSlice; `None` if it belongs to no Service or holds no
+/// addresses (`addressType: FQDN`).
+///
+/// # Errors
+/// Names the field that cannot be right.
+pub fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, Rejected> {
+    let decoded: discovery::EndpointSlice = object.decode()?;
+    let labels = decoded.metadata.labels.unwrap_or_default();
+    let Some(service) = labels.get(SERVICE_NAME) else {
+        return Ok(None);
+    };
+    if decoded.address_type == "FQDN" {
+        return Ok(None);
+    }
+    let mut ports = Vec::new();
+    for (index, port) in decoded.ports.unwrap_or_default().iter().enumerate() {
+        // A port without a number means all ports; no Service has one.
+        let Some(number) = port.port else { continue };
+        let field = |name: &str| format!("ports[{index}].{name}");
+        ports.push(EndpointPort {
+            name: port.name.as_deref().unwrap_or_default().into(),
+            protocol: protocol(object, &field("protocol"), port.protocol.as_deref())?,
+            port: port_number(object, &field("port"), number)?,
+        });
+    }
+    let mut endpoints = Vec::new();
+    for (index, endpoint) in decoded.endpoints.iter().enumerate() {
+        // The API promises that further addresses are the same endpoint's and
+        // that readers take the first.
+        let Some(address) = endpoint.addresses.first() else {
+            continue;
+        };
+        let address = parse_address(object, &format!("endpoints[{index}].addresses[0]"), address)?;
+        endpoints.push(read_endpoint(endpoint, address));
+    }
+    Ok(Some(EndpointSlice {
+        key: slice_key(object, service),
+        ports,
+        endpoints,
+    }))
+}
+
+/// The key of a slice object that names `service`.
+#[must_use]
+pub fn slice_key(object: &Object, service: &str) -> SliceKey {
+    SliceKey {
+        service: NamespacedName::new(&object.key.namespace, service),
+        slice: object.key.name.as_str().into(),
+    }
+}
+
+fn read_endpoint(endpoint: &discovery::Endpoint, address: IpAddr) -> Endpoint {
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let ready = conditions.ready.unwrap_or(true);
+    let hints = endpoint.hints.clone().unwrap_or_default();
+    let name = |text: String| -> Arc<str> { text.into() };
+    Endpoint {
+        address,
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+        node: endpoint.node_name.clone().map(name),
+        hint_nodes: hints
+            .for_nodes
+            .unwrap_or_default()
+            .into_iter()
+            .map(|n| name(n.name))
+            .collect(),
+        hint_zones: hints
+            .for_zones
+            .unwrap_or_default()
+            .into_iter()
+            .map(|z| name(z.name))
+            .collect(),
+    }
+}
+
+/// The zone of a Node object.
+///
+/// # Errors
+/// When the object has not the shape of a Node.
+pub fn zone(object: &Object) -> Result<Option<Arc<str>>, Rejected> {
+    let node: core::Node = object.decode()?;
+    let labels = node.metadata.labels.unwrap_or_default();
+    Ok(labels
+        .get("topology.kubernetes.io/zone")
+        .map(|zone| zone.as_str().into()))
+}
+
+fn protocol(object: &Object, field: &str, text: Option<&str>) -> Result<Protocol, Rejected> {
+    match text {
+        None | Some("TCP") => Ok(Protocol::Tcp),
+        Some("UDP") => Ok(Protocol::Udp),
+        Some("SCTP") => Ok(Protocol::Sctp),
+        Some(other) => Err(object.reject(
+            field,
+            format!("{other:?} is not a protocol"),
+            "write TCP, UDP or SCTP",
+        )),
+    }
+}
+
+fn port_number(object: &Object, field: &str, number: i32) -> Result<u16, Rejected> {
+    u16::try_from(number)
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| {
+            object.reject(
+                field,
+                format!("{number} is not a port"),
+                "write a number from 1 to 65535",
+            )
+        })
+}
+
+fn addresses(
+    object: &Object,
+    field: &str,
+    list: Option<&[String]>,
+) -> Result<Vec<IpAddr>, Rejected> {
+    list.unwrap_or_default()
+        .iter()
+        .enumerate()
+        .map(|(index, text)| parse_address(object, &format!("{field}[{index}]"), text))
+        .collect()
+}
+
+/// An address in its one unmistakable form: a leading zero is octal to some
+/// and decimal to others (CVE-2021-29923), so it is refused.
+fn parse_address(object: &Object, field: &str, text: &str) -> Result<IpAddr, Rejected> {
+    let parsed: IpAddr = text.trim().parse().map_err(|_| {
+        let problem = format!("{text:?} is not an IP address");
+        object.reject(
+            field,
+            problem,
+            "write it as 10.96.0.10 or fd00::10, without leading zeros",
+        )
+    })?;
+    // The tables know IPv4-mapped addresses as the IPv4 addresses they are.
+    Ok(parsed.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_api::folder::parse;
+    use std::path::Path;
+
+    fn object(text: &str) -> Object {
+        let parsed = parse(Path::new("svc.yaml"), text);
+        assert_eq!(parsed.rejected, []);
+        parsed.objects.into_iter().next().unwrap()
+    }
+
+    fn read(spec: &str) -> Result<Option<Service>, Rejected> {
+        service(&object(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
+        )))
+    }
+
+    #[test]
+    fn reads_a_service_with_its_defaults() {
+        let web = read("{clusterIP: 10.96.0.7, ports: [{port: 80}], sessionAffinity: ClientIP}")
+            .unwrap()
+            .unwrap();
+        assert_eq!(web.name.to_string(), "shop/web");
+        assert_eq!(web.cluster_ips, ["10.96.0.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(web.ports[0].protocol, Protocol::Tcp);
+        assert_eq!(web.affinity, Some(Duration::from_secs(10_800)));
+    }
+
+    #[test]
+    fn leaves_alone_what_is_not_for_a_proxy() {
+        for spec in [
+            "{clusterIP: None, ports: [{port: 80}]}",
+            "{type: ExternalName, externalName: db.corp.example}",
+            "{ports: [{port: 80}]}",
+        ] {
+            assert_eq!(read(spec).unwrap(), None, "{spec}");
+        }
+        let labelled = object(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: \
+             {service.kubernetes.io/service-proxy-name: other}}\nspec: {clusterIP: 10.96.0.1}\n",
+        );
+        assert_eq!(service(&labelled).unwrap(), None);
+    }
+
+    #[test]
+    fn refusals_name_the_file_the_object_and_the_field() {
+        for (spec, told) in [
+            (
+                "{clusterIP: 10.96.0.7}",
+                "svc.yaml:1: Service shop/web: spec.ports: a Service with a cluster IP needs at \
+                 least one port; add a port, or make it headless with clusterIP: None",
+            ),
+            (
+                "{clusterIP: 10.096.0.7, ports: [{port: 80}]}",
+                "svc.yaml:1: Service shop/web: spec.clusterIPs[0]: \"10.096.0.7\" is not an IP \
+                 address; write it as 10.96.0.10 or fd00::10, without leading zeros",
+            ),
+            (
+                "{clusterIP: 10.96.0.7, ports: [{port: 80}, {port: 65536}]}",
+                "svc.yaml:1: Service shop/web: spec.ports[1].port: 65536 is not a port; write a \
+                 number from 1 to 65535",
+            ),
+            (
+                "{clusterIP: 10.96.0.7, ports: [{port: 80, protocol: QUIC}]}",
+                "svc.yaml:1: Service shop/web: spec.ports[0].protocol: \"QUIC\" is not a protocol; \
+                 write TCP, UDP or SCTP",
+            ),
+            (
+                "{clusterIP: 10.96.0.7, ports: [{port: eighty}]}",
+                "svc.yaml:1: Service shop/web: spec.ports[0].port: invalid type: string \
+                 \"eighty\", expected i32; correct this field",
+            ),
+        ] {
+            assert_eq!(read(spec).unwrap_err().to_string(), told);
+        }
+    }
+
+    #[test]
+    fn endpoint_conditions_have_the_defaults_of_the_api() {
+        let slice = endpoint_slice(&object(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, \
+             namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n\
+             ports: [{name: http, port: 8080}]\nendpoints:\n- addresses: [10.20.0.50]\n\
+             - {addresses: [10.20.0.51], conditions: {ready: false, terminating: true}}\n",
+        ))
+        .unwrap()
+        .unwrap();
+        assert_eq!(slice.key.service.to_string(), "shop/web");
+        let told: Vec<_> = slice
+            .endpoints
+            .iter()
+            .map(|e| (e.ready, e.serving, e.terminating))
+            .collect();
+        assert_eq!(told, [(true, true, false), (false, false, true)]);
+    }
+}

@@ -1,0 +1,9 @@
+//! From objects to the model. The only room that knows the shape of
+//! Kubernetes' API; it must not know what a map is.
+//!
+//! [`decode`] reads one object; [`folder`] keeps up with a folder of YAML. A
+//! bad object refuses only itself, with a warning that names it, and what it
+//! said before stays.
+
+pub mod decode;
+pub mod folder;
