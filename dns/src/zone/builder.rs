@@ -251,7 +251,7 @@ impl Zones {
                 && claimants.told.insert(Arc::clone(loser))
             {
                 warnings.push(format!(
-                    "{}: the name {name} belongs to {}, which is older; give this one another \
+                    "{}: the name {name} belongs to {}, which is older or comes first by name; give this one another \
                      name with the annotation {}",
                     loser.owner,
                     best.owner,
