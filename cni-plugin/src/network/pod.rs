@@ -1,0 +1,147 @@
+//! The interface inside the pod.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use berth_api::mac::MacAddr;
+use berth_ipam::Grant;
+use berth_netlink::{AddressFlags, Error, Handle, Link, MacvlanMode, NewMacvlan, Route, Scope};
+use nix::errno::Errno;
+
+use super::{PodNetns, alone};
+use crate::error::{CniError, Code};
+use crate::result::{in_subnet, routes};
+
+/// How long a new interface waits for the old one with its MAC. The kernel
+/// takes a namespace apart in the background; with many at once that takes
+/// most of a second.
+const OLD_LINK_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Makes the macvlan in the pod's namespace.
+pub(crate) fn make(
+    host: &Handle,
+    pod: &PodNetns,
+    parent: &Link,
+    ifname: &str,
+    mac: MacAddr,
+    mtu: Option<u32>,
+) -> Result<Link, CniError> {
+    host.add_macvlan(&NewMacvlan {
+        name: ifname,
+        parent_index: parent.index,
+        mode: MacvlanMode::Bridge,
+        mac: Some(mac.0),
+        mtu,
+        netns: Some(&pod.netns),
+    })
+    .map_err(|error| match error.errno() {
+        Some(Errno::EBUSY) => CniError::new(
+            Code::Kernel,
+            format!(
+                "{error}: {} is a port of a bridge or bond; name that as the pool's spec.parent",
+                parent.name
+            ),
+        ),
+        _ => error.into(),
+    })?;
+    Ok(pod.handle.link_by_name(ifname)?)
+}
+
+/// Gives it its addresses, then brings it up: in this order the kernel's own
+/// announcement (`arp_notify`) works too, and no packet leaves without an
+/// address. IPv6 duplicate detection would take 1.7 s; the store is what makes
+/// an address unique.
+///
+/// A macvlan whose MAC a sibling has cannot come up. `clear_away` is called
+/// once, to remove what a killed ADD of the same pod left.
+pub(crate) fn address_and_up(
+    pod: &PodNetns,
+    link: &Link,
+    grants: &[Grant<'_>],
+    clear_away: &mut dyn FnMut(),
+) -> Result<(), CniError> {
+    for grant in grants {
+        let flags = AddressFlags {
+            nodad: grant.address.is_ipv6(),
+        };
+        pod.handle
+            .add_address(link.index, in_subnet(grant), flags)?;
+    }
+    let started = Instant::now();
+    let mut cleared = false;
+    loop {
+        match pod.handle.set_up(link.index) {
+            Err(error) if error.errno() == Some(Errno::EADDRINUSE) => {
+                if !cleared {
+                    clear_away();
+                    cleared = true;
+                } else if started.elapsed() > OLD_LINK_DEADLINE {
+                    return Err(duplicate_mac(&error, link));
+                } else {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn duplicate_mac(error: &Error, link: &Link) -> CniError {
+    let mac = link
+        .mac
+        .map(|mac| MacAddr(mac).to_string())
+        .unwrap_or_default();
+    CniError::new(
+        Code::Kernel,
+        format!(
+            "{error}: another interface on the same parent has the MAC {mac}; \
+             look for it with `ip -all netns exec ip -d link`, and remove it"
+        ),
+    )
+}
+
+/// Routes through the gateway, and straight to the node: the pod cannot see
+/// its own node through the parent, only through the shim.
+pub(crate) fn route(
+    pod: &PodNetns,
+    link: &Link,
+    grants: &[Grant<'_>],
+    node: &[IpAddr],
+    shim: Option<MacAddr>,
+) -> Result<(), CniError> {
+    for grant in grants {
+        for (dst, via) in routes(grant) {
+            pod.handle.add_route(&Route {
+                dst: Some(dst),
+                gateway: Some(via),
+                oif: Some(link.index),
+                ..Route::default()
+            })?;
+        }
+    }
+    let Some(shim) = shim else { return Ok(()) };
+    let families = |ip: &&IpAddr| grants.iter().any(|g| g.address.is_ipv4() == ip.is_ipv4());
+    for address in node.iter().filter(families) {
+        pod.handle
+            .set_neighbour(link.index, *address, shim.0, true)?;
+        pod.handle.replace_route(&Route {
+            dst: Some(alone(*address)),
+            oif: Some(link.index),
+            scope: Scope::Link,
+            ..Route::default()
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes the interface, if it is the one that was made.
+pub(crate) fn remove(pod: &PodNetns, ifname: &str, mac: MacAddr) -> Result<(), Error> {
+    match pod.handle.link_by_name(ifname) {
+        Ok(link) if link.mac == Some(mac.0) && link.kind.as_deref() == Some("macvlan") => {
+            super::or_gone(pod.handle.delete_link(link.index))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => super::or_gone(Err(error)),
+    }
+}
