@@ -6,6 +6,7 @@
 
 pub mod binaries;
 pub mod controllers;
+pub mod demo;
 pub mod ground;
 pub mod kubelet;
 pub mod lab;

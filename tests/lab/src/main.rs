@@ -4,8 +4,10 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use berth_lab::demo;
 use berth_lab::ground::enter::Place;
 use berth_lab::ground::record;
 use berth_lab::probe::echo::{Name, Port};
@@ -22,6 +24,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs manifests on two nodes beside a legacy VM, shows what is there,
+    /// and checks that it works.
+    Demo {
+        /// Kubernetes manifests; without any, the demo's own example.
+        manifests: Vec<PathBuf>,
+        /// How many nodes.
+        #[arg(long, default_value_t = 2)]
+        nodes: usize,
+        /// Leave the lab running until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Removes what crashed labs have left behind.
     Sweep,
     /// Runs a program in a cgroup, a network namespace, with a resolv.conf.
@@ -55,13 +69,23 @@ enum Command {
     Client,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
+        Command::Demo {
+            manifests,
+            nodes,
+            keep,
+        } => {
+            return demo::run(&demo::Options {
+                manifests,
+                nodes,
+                keep,
+            });
+        }
         Command::Sweep => {
             for name in record::sweep()? {
                 println!("removed what lab {name} had left");
             }
-            Ok(())
         }
         Command::Exec {
             cgroup,
@@ -73,21 +97,18 @@ fn main() -> Result<()> {
             netns,
             resolv_conf,
         }
-        .exec(&command),
-        Command::Pod { name, node, ports } => serve(
-            &Name {
-                pod: name.clone(),
-                node,
-            },
-            &ports,
-        )
-        .with_context(|| format!("pod {name}")),
+        .exec(&command)?,
+        Command::Pod { name, node, ports } => {
+            let pod = name.clone();
+            serve(&Name { pod, node }, &ports).with_context(|| format!("pod {name}"))?;
+        }
         Command::Client => {
             let name = Name {
                 pod: String::new(),
                 node: String::new(),
             };
-            serve(&name, &[])
+            serve(&name, &[])?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::SigSet;
 
 use super::cgroup;
 
@@ -26,8 +27,7 @@ pub struct Place {
 
 impl Place {
     /// `program` with arguments to come, run in this place through the lab's
-    /// own binary `lab`. Without a signal handler, threads or a copy of the
-    /// caller's memory between: the caller may have as many threads as it likes.
+    /// own binary `lab`: the caller may have as many threads as it likes.
     #[must_use]
     pub fn command(&self, lab: &Path, program: &Path) -> Command {
         let mut command = Command::new(lab);
@@ -42,6 +42,8 @@ impl Place {
             }
         }
         command.arg("--").arg(program);
+        // Ctrl-C in a terminal is for the lab, which then ends all of these.
+        command.process_group(0);
         command
     }
 
@@ -62,6 +64,10 @@ impl Place {
         if let Some(path) = &self.resolv_conf {
             replace_resolv_conf(path)?;
         }
+        // What the lab itself blocks is not for its programs.
+        SigSet::empty()
+            .thread_set_mask()
+            .context("unblock signals")?;
         let (program, arguments) = command.split_first().context("no command was given")?;
         let error = Command::new(program).args(arguments).exec();
         Err(error).with_context(|| format!("run {}", program.display()))

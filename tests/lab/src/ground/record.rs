@@ -112,11 +112,29 @@ pub fn sweep() -> Result<Vec<String>> {
     outcome.map(|()| swept)
 }
 
+/// Removes every lab of this process.
+///
+/// # Errors
+/// The first thing that could not be removed; the rest is.
+pub fn remove_own() -> Result<()> {
+    let mut outcome = Ok(());
+    for entry in fs::read_dir(FOLDER).with_context(|| format!("list {FOLDER}"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let maker = maker(&Path::new(FOLDER).join(&name));
+        if maker.is_some_and(|maker| maker.pid == std::process::id()) {
+            outcome = outcome.and(remove(&name));
+        }
+    }
+    outcome
+}
+
+fn maker(folder: &Path) -> Option<Maker> {
+    let text = fs::read_to_string(folder.join(FILE)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 fn is_dead(folder: &Path) -> bool {
-    let maker = fs::read_to_string(folder.join(FILE))
-        .ok()
-        .and_then(|text| serde_json::from_str::<Maker>(&text).ok());
-    match maker {
+    match maker(folder) {
         Some(maker) => start_time(maker.pid) != Some(maker.started),
         None => fs::metadata(folder)
             .and_then(|meta| meta.modified())

@@ -204,7 +204,7 @@ impl Lab {
             address: Some(sandbox.attached.address),
             ready: true,
         })?;
-        let pod = Arc::new(Pod::new(plan, uid, node.name(), sandbox));
+        let pod = Arc::new(Pod::new(plan, uid, node.name(), ports, sandbox));
         self.lock().insert(pod.full_name(), Arc::clone(&pod));
         self.publish_slices(&pod.plan)?;
         Ok(pod)

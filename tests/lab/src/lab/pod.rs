@@ -7,6 +7,7 @@ use crate::controllers::PodPlan;
 use crate::ground::enter::Place;
 use crate::kubelet::sandbox::Sandbox;
 use crate::probe::Probe;
+use crate::probe::echo::Port;
 
 /// A running pod. What its [`Probe`] can do, it can: `pod.tcp("web:80")`.
 #[derive(Debug)]
@@ -15,15 +16,23 @@ pub struct Pod {
     pub plan: PodPlan,
     uid: String,
     node: String,
+    ports: Vec<Port>,
     sandbox: Sandbox,
 }
 
 impl Pod {
-    pub(super) fn new(plan: PodPlan, uid: String, node: &str, sandbox: Sandbox) -> Self {
+    pub(super) fn new(
+        plan: PodPlan,
+        uid: String,
+        node: &str,
+        ports: Vec<Port>,
+        sandbox: Sandbox,
+    ) -> Self {
         Self {
             plan,
             uid,
             node: node.to_owned(),
+            ports,
             sandbox,
         }
     }
@@ -48,6 +57,12 @@ impl Pod {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// The ports that it answers on.
+    #[must_use]
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
     }
 
     /// Its address.
