@@ -171,6 +171,7 @@ impl Realized {
         if let Some(current) = same_backends {
             frontend.first_slot = current.first_slot;
             if frontend != current {
+                self.ports.hold(service);
                 phases.frontends.push(Op::SetFrontend { key, frontend });
             }
             return;
@@ -183,6 +184,9 @@ impl Realized {
                 return;
             }
         }
+        // Held from now on: the number must outlive the failure of another
+        // frontend of the same port in the same plan.
+        self.ports.hold(service);
         phases.frontends.push(Op::SetFrontend { key, frontend });
         if let Some(current) = current.filter(|f| f.affinity_seconds > 0) {
             let kept = &self.slots[frontend.first_slot as usize..][..frontend.slot_count as usize];
@@ -273,7 +277,6 @@ impl Realized {
     pub fn settle(&mut self, op: &Op, done: bool, now: Instant) {
         match op {
             Op::SetFrontend { key, frontend } if done => {
-                self.ports.hold(frontend.service);
                 if let Some(old) = self.frontends.insert(*key, *frontend) {
                     self.ports.let_go(old.service);
                     if !same_region(&old, frontend) {
@@ -286,7 +289,7 @@ impl Realized {
                 if kept.is_none_or(|kept| !same_region(kept, frontend)) {
                     self.retire(frontend, now);
                 }
-                self.ports.free_if_unused(frontend.service);
+                self.ports.let_go(frontend.service);
             }
             Op::DeleteFrontend { key } if done => {
                 if let Some(old) = self.frontends.remove(key) {
