@@ -46,9 +46,7 @@ pub fn parse(file: &Path, text: &str) -> Parsed {
         match serde_saphyr::from_str::<Value>(document) {
             Ok(Value::Null) => {}
             Ok(value) => collect(&source, value, &mut parsed),
-            Err(error) => parsed
-                .rejected
-                .push(unreadable(&source, &error.to_string())),
+            Err(_) => parsed.rejected.push(unreadable(source, document)),
         }
     }
     parsed
@@ -142,15 +140,24 @@ fn collect(source: &Source, value: Value, parsed: &mut Parsed) {
     });
 }
 
-fn unreadable(source: &Source, error: &str) -> Rejected {
+fn unreadable(source: Source, document: &str) -> Rejected {
+    // Read once more behind as many empty lines as stand before it in the
+    // file, so that the error counts lines as an editor does.
+    let first_content = document.lines().take_while(|line| is_blank(line)).count();
+    let padded = "\n".repeat(source.line.saturating_sub(1 + first_content)) + document;
+    let error = match serde_saphyr::from_str::<Value>(&padded) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    // The first line says what and where; what follows quotes the text.
+    let told = error.lines().next().unwrap_or_default();
     Rejected {
-        at: source.clone(),
+        at: source,
         object: None,
         field: String::new(),
-        // The first line says what and where; what follows quotes the text.
         problem: format!(
             "cannot be read as YAML: {}",
-            error.lines().next().unwrap_or_default()
+            told.trim_start_matches("error: ")
         ),
         mend: "correct the document; the others in this file are served".to_owned(),
     }

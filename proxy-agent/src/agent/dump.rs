@@ -11,7 +11,8 @@ use super::run::Stage;
 use crate::datapath::Datapath;
 
 /// One stage, a line for each entry, sorted.
-pub(super) fn show<D: Datapath>(controller: &Controller<D>, stage: Stage) -> String {
+#[must_use]
+pub fn show<D: Datapath>(controller: &Controller<D>, stage: Stage) -> String {
     match stage {
         Stage::Model => model(controller),
         Stage::Desired => desired(controller),
@@ -69,14 +70,12 @@ fn desired<D: Datapath>(controller: &Controller<D>) -> String {
     let mut all: Vec<_> = controller.desired().iter().collect();
     all.sort_unstable_by_key(|frontend| frontend.key);
     joined(all.into_iter().map(|frontend| {
-        let refusal = (frontend.flags & Frontend::LOCAL_ONLY != 0).then_some(" local-only");
         format!(
-            "{} {} affinity={}s{} -> {}",
+            "{} {} affinity={}s -> {}",
             frontend.key,
             frontend.owner,
             frontend.affinity_seconds,
-            refusal.unwrap_or_default(),
-            list(&frontend.backends)
+            list(&frontend.backends, frontend.flags)
         )
     }))
 }
@@ -108,7 +107,7 @@ fn realized<D: Datapath>(controller: &Controller<D>) -> String {
                     frontend.slot_count,
                     frontend.local_count,
                     frontend.affinity_seconds,
-                    list(&backends)
+                    list(&backends, frontend.flags)
                 )
             })),
     )
@@ -124,9 +123,15 @@ fn counters<D: Datapath>(controller: &Controller<D>) -> String {
     )
 }
 
-fn list(backends: &[Backend]) -> String {
+fn list(backends: &[Backend], flags: u32) -> String {
     if backends.is_empty() {
-        return "refused".to_owned();
+        let only_elsewhere = flags & Frontend::LOCAL_ONLY != 0;
+        let why = if only_elsewhere {
+            "no endpoint on this node"
+        } else {
+            "no endpoints"
+        };
+        return format!("refused: {why}");
     }
     let one = |backend: &Backend| {
         let address: IpAddr = backend.address.into();

@@ -10,5 +10,6 @@ mod run;
 mod server;
 
 pub use controller::{Controller, SyncReport};
+pub use dump::show;
 pub use run::{Input, Stage, Status, run};
 pub use server::serve;
