@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::Cache;
 use tokio::runtime::Handle;
@@ -15,6 +16,8 @@ use crate::wire::{Outcome, Query, Transport, failure, rcode, respond};
 
 /// Largest query that is read. Real ones have less than 512 octets.
 const LARGEST_QUERY: usize = 4096;
+/// After an error, so that one that stays does not fill the log.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Questions that one socket has on the slow path at once.
 const MAX_SLOW: usize = 4096;
 
@@ -48,6 +51,7 @@ impl Worker {
                 Err(error) if is_idle(&error) => continue,
                 Err(error) => {
                     warn!(%error, "cannot receive");
+                    std::thread::sleep(PAUSE);
                     continue;
                 }
             };

@@ -8,8 +8,8 @@ use super::company;
 use super::config::Config;
 use super::merge::merge;
 use super::record::Record;
-use super::table::{REVERSE, Table, ZoneSerial};
-use super::unit::{Data, Entry, Owner, Rank, Unit};
+use super::table::{REVERSE, Table};
+use super::unit::{Claim, Data, Entry, Owner, Rank, Unit};
 use crate::model::{Dirty, Key, Model};
 use crate::name::{Name, suffixes};
 
@@ -67,6 +67,9 @@ impl Zones {
         let mut touched = Touched::default();
         let unit = zones.own_unit();
         zones.replace(Owner::Zones, Some(unit), &mut touched);
+        for name in std::mem::take(&mut touched.claims) {
+            zones.settle(&name, &mut touched, &mut Vec::new());
+        }
         zones.rebuild(&touched.names, 0);
         zones
     }
@@ -113,13 +116,20 @@ impl Zones {
                 self.table.inside.remove(address);
             }
         }
-        self.table.ready = model.is_complete();
+        if model.is_complete() && !self.table.ready {
+            // A secondary of an earlier run knows a serial of that time.
+            for serial in &mut self.table.serials {
+                serial.raise(now);
+            }
+            self.table.ready = true;
+        }
         (self.table(), warnings)
     }
 
-    /// The apex of each zone and what always stands below it.
+    /// The apex of each zone and what always stands below it. The name of the
+    /// server is claimed, so that no Service can take it.
     fn own_unit(&self) -> Unit {
-        let rank = Rank::new(Owner::Zones, None);
+        let rank = Rank::zones();
         let entry = |name: &Name, zone, records| {
             Arc::new(Entry {
                 name: name.clone(),
@@ -128,32 +138,28 @@ impl Zones {
                 data: Data::Shared(records),
             })
         };
-        let mut entries = Vec::new();
-        let mut child = |zone: u16, apex: &Name, labels: &[&str], records: Vec<Record>| {
-            let name = labels
-                .iter()
-                .try_fold(apex.clone(), |name, label| name.child(label));
-            if let Ok(name) = name {
-                entries.push(entry(&name, zone, records));
-            }
-        };
+        let mut unit = Unit::default();
         for (zone, apex) in (CLUSTER..).zip(self.config.apexes()) {
             let addresses = self.config.server_addresses.clone();
+            // An apex that is so long that these do not fit has none.
             if let Ok(server) = apex.child("dns").and_then(|name| name.child("ns")) {
-                child(zone, apex, &[], vec![Record::Ns(server, addresses.clone())]);
+                let glue = addresses.iter().copied().map(Record::Address).collect();
+                unit.claims.push(Claim {
+                    name: server.clone(),
+                    rank: Arc::clone(&rank),
+                    entries: vec![entry(&server, zone, glue)],
+                });
+                let server = vec![Record::Ns(server, addresses)];
+                unit.entries.push(entry(apex, zone, server));
             }
-            let glue = addresses.into_iter().map(Record::Address).collect();
-            child(zone, apex, &["dns", "ns"], glue);
         }
-        let cluster = &self.config.cluster;
         let version = vec![Record::Txt(DNS_VERSION.to_owned())];
-        child(CLUSTER, cluster, &["dns-version"], version);
-        child(CLUSTER, cluster, &["svc"], Vec::new());
-        child(CLUSTER, cluster, &["pod"], Vec::new());
-        Unit {
-            entries,
-            ..Unit::default()
+        for (label, records) in [("dns-version", version), ("svc", vec![]), ("pod", vec![])] {
+            if let Ok(name) = self.config.cluster.child(label) {
+                unit.entries.push(entry(&name, CLUSTER, records));
+            }
         }
+        unit
     }
 
     fn namespace_unit(&self, model: &Model, namespace: &str) -> Option<Unit> {
@@ -367,8 +373,7 @@ impl Zones {
             }
         }
         for zone in changed {
-            let serial = &mut self.table.serials[usize::from(zone)];
-            *serial = ZoneSerial(now.max(serial.0.wrapping_add(1)));
+            self.table.serials[usize::from(zone)].raise(now);
         }
     }
 }

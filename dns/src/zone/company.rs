@@ -36,14 +36,19 @@ pub(super) fn service_claims(
         if names.iter().any(|(z, _)| *z == zone) {
             continue; // The annotation speaks instead of the template.
         }
-        match company.name_of(key) {
-            Ok(name) => names.push((zone, name)),
-            Err(error) => warnings.push(format!(
-                "{owner}: no name in zone {}: {error}; or give it one with the annotation {}",
-                company.apex,
-                berth_api::annotations::HOSTNAME
-            )),
-        }
+        let problem = match company.name_of(key) {
+            Ok(name) if zone_index(config, &name) == Some(zone) => {
+                names.push((zone, name));
+                continue;
+            }
+            Ok(name) => format!("{name} lies in another zone"),
+            Err(error) => error.to_string(),
+        };
+        warnings.push(format!(
+            "{owner}: no name in zone {}: {problem}; or name it with the annotation {}",
+            company.apex,
+            berth_api::annotations::HOSTNAME
+        ));
     }
     names
         .into_iter()
@@ -149,14 +154,12 @@ fn annotated(
 ) -> Vec<(u16, Name)> {
     let mut names = Vec::new();
     for hostname in hostnames {
-        // The innermost of nested zones.
-        let zone = (CLUSTER + 1..)
-            .zip(&config.company)
-            .filter(|(_, zone)| hostname.name != zone.apex && hostname.name.is_within(&zone.apex))
-            .max_by_key(|(_, zone)| zone.apex.as_wire().len());
-        match zone {
-            Some((zone, _)) if !names.contains(&(zone, hostname.name.clone())) => {
-                names.push((zone, hostname.name.clone()));
+        match zone_index(config, &hostname.name).filter(|zone| *zone != CLUSTER) {
+            Some(zone) => {
+                let named = (zone, hostname.name.clone());
+                if !names.contains(&named) {
+                    names.push(named);
+                }
             }
             None if hostname.own => {
                 let zones: Vec<_> = config.company.iter().map(|z| z.apex.to_string()).collect();
@@ -172,10 +175,16 @@ fn annotated(
                     },
                 ));
             }
-            _ => {}
+            None => {}
         }
     }
     names
+}
+
+/// Index in the table of the innermost zone that holds the name.
+fn zone_index(config: &Config, name: &Name) -> Option<u16> {
+    let place = config.zone_of(name)?;
+    u16::try_from(place).ok()?.checked_add(CLUSTER)
 }
 
 fn claimed(

@@ -40,6 +40,16 @@ impl Config {
         })
     }
 
+    /// The innermost zone that holds `name` below its apex: its place among
+    /// [`Self::apexes`].
+    pub(crate) fn zone_of(&self, name: &Name) -> Option<usize> {
+        self.apexes()
+            .enumerate()
+            .filter(|(_, apex)| name.is_within(apex) && name != *apex)
+            .max_by_key(|(_, apex)| apex.as_wire().len())
+            .map(|(place, _)| place)
+    }
+
     /// Every apex, the cluster's first.
     pub(crate) fn apexes(&self) -> impl Iterator<Item = &Name> {
         std::iter::once(&self.cluster).chain(self.company.iter().map(|zone| &zone.apex))

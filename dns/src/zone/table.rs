@@ -35,6 +35,13 @@ pub struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ZoneSerial(pub u32);
 
+impl ZoneSerial {
+    /// To `now`, in seconds since 1970, or by one if it is there already.
+    pub(super) fn raise(&mut self, now: u32) {
+        self.0 = now.max(self.0.wrapping_add(1));
+    }
+}
+
 /// The index of the one pseudo zone that all reverse names belong to: each is
 /// the apex of a zone of its own, because the zones around them are not ours.
 pub(super) const REVERSE: u16 = 0;
