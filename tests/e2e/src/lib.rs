@@ -4,3 +4,5 @@
 //! that they do not disturb each other. Without root they print `SKIP` and
 //! why; with `BERTH_REQUIRE_ALL=1` that is a failure.
 #![forbid(unsafe_code)]
+
+pub mod cni;

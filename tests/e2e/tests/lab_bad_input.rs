@@ -74,7 +74,7 @@ fn each_mistake_is_told_once_and_the_rest_goes_on() -> Result<()> {
         .start()?;
     let told = lab.warnings();
     for expected in [
-        &["bad.yaml:8", "cannot be read as YAML"][..],
+        &["bad.yaml:7", "cannot be read as YAML"][..],
         &["bad.yaml:11: Job default/report: kind:"],
         &["bad.yaml:15: Service default/portless: spec.ports:"],
         &["pod default/outside", "192.0.2.7"],

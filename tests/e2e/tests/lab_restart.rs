@@ -4,10 +4,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use berth_lab::probe::Pace;
 use berth_lab::{Lab, require_binaries, require_root};
 
 const SHOP: &str = include_str!("../../lab/examples/shop.yaml");
-const EVERY: Duration = Duration::from_millis(1);
+/// Nothing may fail, however slow the machine is.
+const PACE: Pace = Pace {
+    every: Duration::from_millis(1),
+    timeout: Duration::from_secs(10),
+    hold: false,
+};
+const HELD: Pace = Pace { hold: true, ..PACE };
 
 #[test]
 fn no_connection_fails_while_the_agent_is_killed_and_restarted() -> Result<()> {
@@ -18,12 +25,7 @@ fn no_connection_fails_while_the_agent_is_killed_and_restarted() -> Result<()> {
     assert_ne!(pods[0].node(), pods[1].node(), "both agents are tried");
     let loads = pods
         .iter()
-        .flat_map(|pod| {
-            [
-                pod.load("web:80", EVERY, false),
-                pod.load("web:80", EVERY, true),
-            ]
-        })
+        .flat_map(|pod| [pod.load("web:80", PACE), pod.load("web:80", HELD)])
         .collect::<Result<Vec<_>, _>>()?;
     for _ in 0..3 {
         for node in lab.nodes() {

@@ -171,13 +171,9 @@ fn a_deleted_pod_leaves_nothing_and_its_service_refuses() -> Result<()> {
     assert!(!cgroup.context("a pod has a cgroup")?.exists());
     let object = lab.store().folder().join("pod_default_licence.json");
     assert!(!object.exists(), "{}", object.display());
-    // The agent learns of it from the folder: until then the pod's address is
-    // still tried, and nobody has it.
-    let refused = (0..50).find_map(|_| {
-        let failure = client.tcp("licence:27000").err()?;
-        (failure.kind == FailureKind::Refused).then_some(())
-    });
-    assert!(refused.is_some(), "a Service without pods refuses");
+    lab.settle()?;
+    let refused = client.tcp("licence:27000").unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Refused, "{refused}");
     Ok(())
 }
 

@@ -7,13 +7,19 @@ use std::time::{Duration, SystemTime};
 
 use super::checks::{company_name, tcp_port};
 use super::row::{Outcome, Row, readable};
+use crate::probe::Pace;
 use crate::{Lab, Pod};
 
 const GROUP: &str = "A StatefulSet's pod is deleted and comes back on another node";
 /// How soon after the pod is ready the VM must reach it.
 const WITHIN: Duration = Duration::from_secs(1);
-/// How often the VM tries.
-const EVERY: Duration = Duration::from_millis(5);
+/// The VM tries again and again, and gives up soon: a packet to a pod that is
+/// away is lost, and TCP itself would send the next only after a second.
+const PACE: Pace = Pace {
+    every: Duration::from_millis(5),
+    timeout: Duration::from_millis(50),
+    hold: false,
+};
 
 pub(super) fn check(lab: &Lab) -> Vec<Row> {
     let pods = lab.pods();
@@ -50,7 +56,7 @@ fn moved(lab: &Lab, name: &str, port: u16) -> Result<Vec<Told>, String> {
     // The load begins with a success: the silence is measured from there.
     vm.tcp(&target.to_string()).map_err(|f| f.to_string())?;
     let load = vm
-        .load(&target.to_string(), EVERY, false)
+        .load(&target.to_string(), PACE)
         .map_err(|failure| failure.to_string())?;
     let node = lab
         .nodes()
@@ -98,6 +104,7 @@ fn moved(lab: &Lab, name: &str, port: u16) -> Result<Vec<Told>, String> {
     };
     rows.push(("vm1", target.to_string(), outcome));
     if let Some(company) = company_name(&after) {
+        lab.settle().map_err(told)?;
         rows.push((
             "vm1",
             format!("{company}:{port}"),

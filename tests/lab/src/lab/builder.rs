@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::machine::{Binaries, Node, Vm};
+use super::settle::{self, Beacon, Programs};
 use super::store::Store;
 use super::{DNS_SERVICE, Lab, NETWORK, SERVICES};
 use crate::binaries;
@@ -158,11 +159,17 @@ impl LabBuilder {
         let vms = (1..=self.vms)
             .map(|n| Vm::create(n, &record, &wire, &binaries))
             .collect::<Result<Vec<_>>>()?;
+        let beacon = Beacon::start(&record, &binaries.lab, NETWORK.ip())?;
         let mut lab = Lab {
             pods: Mutex::default(),
             vms,
             nodes,
             services: Vec::new(),
+            beacon,
+            programs: Programs {
+                agent: self.agent,
+                dns: self.dns,
+            },
             store,
             warnings: Mutex::default(),
             failed_pods: Mutex::default(),
@@ -186,6 +193,7 @@ impl LabBuilder {
         }
         self.say(format!("starting {} pods", pods.len()));
         self.start_pods(&lab, pods);
+        lab.settle()?;
         Ok(lab)
     }
 
@@ -212,7 +220,8 @@ impl LabBuilder {
 
     /// Fills the folder with all that is there before the first pod starts.
     fn write_objects(&self, lab: &mut Lab, manifests: &Manifests) -> Result<Vec<PodPlan>> {
-        for namespace in manifests.namespaces() {
+        let own = [settle::NAMESPACE.to_owned()];
+        for namespace in manifests.namespaces().into_iter().chain(own) {
             lab.store.apply(&json!({
                 "apiVersion": "v1", "kind": "Namespace", "metadata": {
                     "name": namespace,
@@ -241,7 +250,8 @@ impl LabBuilder {
         for object in &plan.objects {
             lab.store.apply(object)?;
         }
-        let mut allocator = Allocator::new(SERVICES, [DNS_SERVICE]);
+        lab.beacon.publish(&lab.store)?;
+        let mut allocator = Allocator::new(SERVICES, [DNS_SERVICE, settle::ADDRESS]);
         let (services, refused) = allocator.admit(&manifests.services);
         let sources: BTreeMap<_, _> = manifests
             .services

@@ -13,6 +13,7 @@ mod builder;
 mod machine;
 mod pod;
 pub mod programs;
+mod settle;
 mod store;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use serde_json::Value;
 pub use builder::{Event, LabBuilder};
 pub use machine::{Node, Vm};
 pub use pod::Pod;
+use settle::{Beacon, Programs};
 pub use store::Store;
 
 use crate::controllers::slices::{Running, open_ports, slices};
@@ -55,6 +57,8 @@ pub struct Lab {
     vms: Vec<Vm>,
     nodes: Vec<Node>,
     services: Vec<Service>,
+    beacon: Beacon,
+    programs: Programs,
     store: Store,
     warnings: Mutex<Vec<String>>,
     failed_pods: Mutex<Vec<String>>,
@@ -183,7 +187,17 @@ impl Lab {
             .clone()
     }
 
-    /// Starts a pod; it is in its Services' endpoints when this returns.
+    /// Waits until every agent and DNS server serves what is in the folder now.
+    /// The lab has settled when it is built; after a change, callers that
+    /// depend on its effect call this.
+    ///
+    /// # Errors
+    /// If one has not followed within 10 s, with what was seen instead.
+    pub fn settle(&self) -> Result<()> {
+        self.beacon.settle(&self.store, &self.nodes, self.programs)
+    }
+
+    /// Starts a pod; its Services' slices have it when this returns.
     ///
     /// # Errors
     /// What the plugin refused, or why the process does not start. The Pod

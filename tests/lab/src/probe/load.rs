@@ -10,6 +10,8 @@ use super::protocol::{Echo, LoadReport};
 
 /// How many failures are told word for word.
 const TOLD: usize = 5;
+/// How long a stopped load waits for a success.
+const LAST_SILENCE: Duration = Duration::from_secs(2);
 
 /// What to do, as [`super::protocol::Ask::Load`] says it.
 #[derive(Debug)]
@@ -24,18 +26,29 @@ pub struct Plan {
     pub hold: bool,
 }
 
-/// Goes on until `stop` says something or is dropped.
+/// Goes on until `stop` is dropped. If the last exchange has failed then, it
+/// goes on to the next success, for a while: the last silence has an end too.
 pub fn run(plan: &Plan, stop: &Receiver<()>) -> LoadReport {
     let mut tally = Tally::default();
     let mut held = None;
+    let mut deadline = None;
     loop {
-        match exchange(plan, &mut held) {
-            Ok(echo) => tally.success(Instant::now(), echo.pod),
-            Err(message) => tally.failure(message),
+        let succeeded = match exchange(plan, &mut held) {
+            Ok(echo) => {
+                tally.success(Instant::now(), echo.pod);
+                true
+            }
+            Err(message) => {
+                tally.failure(message);
+                false
+            }
+        };
+        if let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(plan.every) {
+            continue;
         }
-        match stop.recv_timeout(plan.every) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return tally.report(),
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + LAST_SILENCE);
+        if succeeded || Instant::now() > deadline {
+            return tally.report();
         }
     }
 }
@@ -94,6 +107,33 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stopped_load_ends_with_a_success() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let plan = Plan {
+            target: address.to_string(),
+            timeout: Duration::from_secs(5),
+            every: Duration::ZERO,
+            hold: false,
+        };
+        let (stop, stopped) = std::sync::mpsc::channel();
+        drop(stop);
+        let server = std::thread::spawn(move || {
+            let name = crate::probe::echo::Name {
+                pod: "default/late".to_owned(),
+                node: "node1".to_owned(),
+            };
+            let port = format!("TCP:{}", address.port()).parse().unwrap();
+            crate::probe::echo::listen(&name, &[port]).unwrap();
+        });
+        let report = run(&plan, &stopped);
+        server.join().unwrap();
+        assert_eq!(report.succeeded, 1, "{report:?}");
+        assert_eq!(report.pods, ["default/late"]);
+    }
 
     #[test]
     fn the_longest_silence_is_between_successes() {

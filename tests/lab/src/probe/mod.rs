@@ -16,5 +16,5 @@ pub mod repeat;
 pub mod serve;
 
 pub use protocol::{Answer, Echo, Exchange, Failure, FailureKind, LoadReport, Resolved};
-pub use remote::{Load, Probe};
+pub use remote::{Load, Pace, Probe};
 pub use repeat::Repeated;

@@ -20,8 +20,6 @@ use super::repeat::Repeated;
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How long one step of an exchange may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// A load's exchanges give up sooner: its silences are what is measured.
-const LOAD_TIMEOUT: Duration = Duration::from_millis(200);
 
 type Outcome = Result<Answer, Failure>;
 type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Outcome>>>>>;
@@ -108,17 +106,16 @@ impl Probe {
         }
     }
 
-    /// Begins exchanges with `host:port`, one every `every`: over one
-    /// connection if `hold`, or else each over a new one.
+    /// Begins exchanges with `host:port` that go on until [`Load::stop`].
     ///
     /// # Errors
     /// If the probe has ended.
-    pub fn load(&self, target: &str, every: Duration, hold: bool) -> Result<Load<'_>, Failure> {
+    pub fn load(&self, target: &str, pace: Pace) -> Result<Load<'_>, Failure> {
         let (id, outcome) = self.begin(Ask::Load {
             target: target.to_owned(),
-            timeout_ms: millis(LOAD_TIMEOUT),
-            every_ms: millis(every),
-            hold,
+            timeout_ms: millis(pace.timeout),
+            every_ms: millis(pace.every),
+            hold: pace.hold,
         })?;
         Ok(Load {
             probe: self,
@@ -208,6 +205,18 @@ impl Drop for Probe {
         let _ = child.kill();
         let _ = child.wait();
     }
+}
+
+/// How a load goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Pause between exchanges.
+    pub every: Duration,
+    /// When an exchange gives up. Short to measure silences, long to find out
+    /// whether anything ever fails.
+    pub timeout: Duration,
+    /// One connection for all exchanges, or a new one for each.
+    pub hold: bool,
 }
 
 /// Exchanges that go on until [`Load::stop`].
