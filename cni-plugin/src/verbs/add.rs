@@ -71,10 +71,11 @@ pub(super) fn add(
         shim: None,
         complete: false,
     };
+    // The database comes first: a record without one would have DEL wait for it.
+    let mut allocator = allocator(config, &state, &objects)?;
     state.put_record(&record)?;
     observer(Step::RecordMade);
     let mut allocate = || -> Result<String, CniError> {
-        let mut allocator = allocator(config, &state, &objects)?;
         let live = |claim: &_| objects.pod_is_live(claim);
         let grants = allocator.allocate(&request, &live, Timestamp::now())?;
         observer(Step::Allocated);

@@ -62,7 +62,10 @@ fn changed(problem: impl Into<String>) -> CniError {
 }
 
 fn held(config: &Config, container_id: &str, ifname: &str) -> Result<Vec<IpAddr>, CniError> {
-    let mut store = SqliteStore::open(&config.database, false)?;
+    let mut store = match SqliteStore::open(&config.database, false) {
+        Err(StoreError::Missing { .. }) => return Ok(Vec::new()),
+        other => other?,
+    };
     let all = store.attempt(|records| {
         records
             .of_container(container_id)
