@@ -21,13 +21,18 @@ impl Samples {
         }
     }
 
-    /// The distance from the least to the greatest, as a part of the median:
-    /// 0.1 means that the rounds lie within a tenth of it.
+    /// How far the middle half of the rounds lies apart, as a part of the
+    /// median: 0.1 means within a tenth of it. A few rounds that the machine
+    /// disturbed do not count, as they do not for the median.
     #[must_use]
     pub fn spread(&self) -> f64 {
-        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
-        let greatest = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        (greatest - least) / self.median()
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let Some(last) = sorted.len().checked_sub(1) else {
+            return f64::NAN;
+        };
+        let quarter = sorted.len() / 4;
+        (sorted[last - quarter] - sorted[quarter]) / self.median()
     }
 }
 
@@ -75,9 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_is_relative() {
-        let samples = Samples(vec![90.0, 100.0, 110.0]);
+    fn the_spread_is_relative_and_not_moved_by_an_outlier() {
+        let samples = Samples(vec![110.0, 9.0, 100.0, 90.0, 1000.0]);
         assert!((samples.spread() - 0.2).abs() < 1e-9);
+        assert!(Samples(vec![]).spread().is_nan());
     }
 
     #[test]
