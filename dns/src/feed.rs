@@ -100,6 +100,7 @@ impl State {
     fn round(&mut self) -> io::Result<()> {
         let start = Instant::now();
         let round = self.reflector.refresh(&mut self.model)?;
+        let read = start.elapsed();
         for rejected in &round.rejected {
             warn!("{rejected}");
         }
@@ -114,11 +115,11 @@ impl State {
             warn!("{warning}");
         }
         self.tables.store(table);
-        let took = start.elapsed();
+        let built = start.elapsed() - read;
         if first {
-            info!(objects = touched, ?took, "the first list is complete");
+            info!(objects = touched, ?read, ?built, "the first list is complete");
         } else {
-            debug!(objects = touched, ?took, "new table");
+            debug!(objects = touched, ?read, ?built, "new table");
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn growing_and_building_anew_agree(rounds in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..20)) {
