@@ -2,6 +2,7 @@
 //! it says `SKIP` and why, or fails if `BERTH_REQUIRE_ALL=1`.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 /// Whether a skipped test counts as a failed one.
 #[must_use]
@@ -73,4 +74,23 @@ macro_rules! require_binaries {
             }
         )+
     };
+}
+
+/// A manifest that another project wrote: in the folder `$BERTH_REALWORLD`, or
+/// in `../shared/realworld` beside the repository. They are not part of it.
+///
+/// # Errors
+/// Says where it was looked for.
+pub fn realworld(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = std::env::var_os("BERTH_REALWORLD").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/realworld"),
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    anyhow::ensure!(
+        path.is_file(),
+        "{} is not there: name the folder that holds it in BERTH_REALWORLD",
+        path.display()
+    );
+    Ok(path)
 }

@@ -10,6 +10,8 @@
 
 pub mod manifests;
 pub mod names;
+#[cfg(test)]
+mod realworld;
 pub mod services;
 pub mod shapes;
 pub mod slices;

@@ -78,7 +78,7 @@ fn topology(out: &mut impl Write, lab: &Lab) -> io::Result<()> {
         [
             node.name().to_owned(),
             node.address().to_string(),
-            format!("{count} pods"),
+            format!("{count} {}", if count == 1 { "pod" } else { "pods" }),
         ]
     });
     let machines: Vec<_> = vms.chain(nodes).collect();

@@ -1,28 +1,23 @@
 //! Describing a lab, and building it.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
 
 use super::machine::{Binaries, Node, Vm};
-use super::settle::{self, Beacon, Programs};
+use super::objects;
+use super::settle::{Beacon, Programs};
 use super::store::Store;
-use super::{DNS_SERVICE, Lab, NETWORK, SERVICES};
+use super::{Lab, NETWORK};
 use crate::binaries;
-use crate::controllers::slices::slices;
-use crate::controllers::{self, Allocator, Manifests, PodPlan};
+use crate::controllers::{self, Manifests, PodPlan};
 use crate::ground::record::Record;
 use crate::ground::wire::Wire;
 use crate::require;
 
-/// The zone of every node.
-pub(super) const ZONE: &str = "lab";
 /// Pods that are started at once: their starts wait for the kernel more than
 /// for a processor.
 const AT_ONCE: usize = 4;
@@ -177,10 +172,10 @@ impl LabBuilder {
             _wire: wire,
             record,
         };
-        for warning in &manifests.warnings {
-            self.warn(&lab, warning.clone());
+        let pods = objects::write(&mut lab, &manifests, self.dns)?;
+        for warning in lab.warnings() {
+            (self.listener)(Event::Warning(warning));
         }
-        let pods = self.write_objects(&mut lab, &manifests)?;
 
         self.say("starting agents and DNS servers".to_owned());
         for node in &lab.nodes {
@@ -218,61 +213,6 @@ impl LabBuilder {
         Ok(controllers::read(&files))
     }
 
-    /// Fills the folder with all that is there before the first pod starts.
-    fn write_objects(&self, lab: &mut Lab, manifests: &Manifests) -> Result<Vec<PodPlan>> {
-        let own = [settle::NAMESPACE.to_owned()];
-        for namespace in manifests.namespaces().into_iter().chain(own) {
-            lab.store.apply(&json!({
-                "apiVersion": "v1", "kind": "Namespace", "metadata": {
-                    "name": namespace,
-                    "labels": {"kubernetes.io/metadata.name": namespace},
-                },
-            }))?;
-        }
-        for node in &lab.nodes {
-            lab.store.apply(&node_object(node))?;
-        }
-        // An admin who brings a default pool wants that one.
-        let brings_default = manifests.passed_on.iter().any(|object| {
-            object.key.kind == "IPPool"
-                && (object.value.pointer("/spec/default") == Some(&Value::Bool(true))
-                    || object.key.name == "default")
-        });
-        if !brings_default {
-            lab.store.apply(&default_pool())?;
-        }
-        for object in &manifests.passed_on {
-            lab.store.apply_from(&object.value, &object.source)?;
-        }
-
-        let names: Vec<_> = lab.nodes.iter().map(|n| n.name().to_owned()).collect();
-        let plan = controllers::plan(&manifests.workloads, &names)?;
-        for object in &plan.objects {
-            lab.store.apply(object)?;
-        }
-        lab.beacon.publish(&lab.store)?;
-        let mut allocator = Allocator::new(SERVICES, [DNS_SERVICE, settle::ADDRESS]);
-        let (services, refused) = allocator.admit(&manifests.services);
-        let sources: BTreeMap<_, _> = manifests
-            .services
-            .iter()
-            .map(|o| ((&o.key.namespace, &o.key.name), &o.source))
-            .collect();
-        for service in &services {
-            let source = sources[&(&service.namespace, &service.name)];
-            lab.store.apply_from(&service.value, source)?;
-            lab.write_slices(service, &slices(service, &[]))?;
-        }
-        lab.services = services;
-        for refusal in plan.rejected.iter().chain(&refused) {
-            self.warn(lab, refusal.to_string());
-        }
-        if self.dns {
-            write_dns_service(lab)?;
-        }
-        Ok(plan.pods)
-    }
-
     fn start_pods(&self, lab: &Lab, pods: Vec<PodPlan>) {
         let queue = Mutex::new(pods.into_iter());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -286,7 +226,8 @@ impl LabBuilder {
                             failed
                                 .unwrap_or_else(PoisonError::into_inner)
                                 .push(text.clone());
-                            self.warn(lab, text);
+                            lab.warn(text.clone());
+                            (self.listener)(Event::Warning(text));
                         }
                     }
                 });
@@ -297,94 +238,4 @@ impl LabBuilder {
     fn say(&self, what: String) {
         (self.listener)(Event::Progress(what));
     }
-
-    fn warn(&self, lab: &Lab, what: String) {
-        let warnings = lab.warnings.lock();
-        warnings
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(what.clone());
-        (self.listener)(Event::Warning(what));
-    }
-}
-
-fn node_object(node: &Node) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {
-            "name": node.name(),
-            "labels": {
-                "kubernetes.io/hostname": node.name(),
-                "topology.kubernetes.io/zone": ZONE,
-            },
-        },
-        "status": {"addresses": [
-            {"type": "InternalIP", "address": node.address()},
-            {"type": "Hostname", "address": node.name()},
-        ]},
-    })
-}
-
-fn default_pool() -> Value {
-    json!({
-        "apiVersion": "berth.dev/v1alpha1",
-        "kind": "IPPool",
-        "metadata": {"name": "default"},
-        "spec": {
-            "subnet": format!("{}/{}", NETWORK.network(), NETWORK.prefix()),
-            "ranges": ["10.20.0.50-10.20.0.199"],
-            "gateway": NETWORK.ip(),
-            "default": true,
-        },
-    })
-}
-
-/// The cluster's DNS Service: on each node it leads to that node's own server.
-fn write_dns_service(lab: &Lab) -> Result<()> {
-    let ports = [("dns", "UDP"), ("dns-tcp", "TCP")];
-    let service_ports = ports.map(|(name, protocol)| {
-        json!({"name": name, "protocol": protocol, "port": 53, "targetPort": 53})
-    });
-    lab.store.apply(&json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "kube-dns", "namespace": "kube-system"},
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": DNS_SERVICE,
-            "clusterIPs": [DNS_SERVICE],
-            "ipFamilies": ["IPv4"],
-            "ipFamilyPolicy": "SingleStack",
-            "sessionAffinity": "None",
-            "internalTrafficPolicy": "Local",
-            "ports": service_ports,
-        },
-    }))?;
-    let endpoints: Vec<_> = lab
-        .nodes
-        .iter()
-        .map(|node| {
-            json!({
-                "addresses": [IpAddr::V4(node.address())],
-                "conditions": {"ready": true, "serving": true, "terminating": false},
-                "nodeName": node.name(),
-                "zone": ZONE,
-            })
-        })
-        .collect();
-    lab.store.apply(&json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kube-dns-0",
-            "namespace": "kube-system",
-            "labels": {"kubernetes.io/service-name": "kube-dns"},
-        },
-        "addressType": "IPv4",
-        "endpoints": endpoints,
-        "ports": ports.map(|(name, protocol)| {
-            json!({"name": name, "protocol": protocol, "port": 53})
-        }),
-    }))?;
-    Ok(())
 }

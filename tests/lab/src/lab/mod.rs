@@ -11,6 +11,7 @@
 
 mod builder;
 mod machine;
+mod objects;
 mod pod;
 pub mod programs;
 mod settle;
@@ -178,6 +179,11 @@ impl Lab {
             .clone()
     }
 
+    fn warn(&self, what: String) {
+        let warnings = self.warnings.lock();
+        warnings.unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
     /// The pods that did not start, each with the reason.
     #[must_use]
     pub fn failed_pods(&self) -> Vec<String> {
@@ -274,7 +280,7 @@ impl Lab {
                 uid: pod.uid(),
                 address: pod.address(),
                 node: pod.node(),
-                zone: builder::ZONE,
+                zone: objects::ZONE,
                 ready: true,
             })
             .collect();
