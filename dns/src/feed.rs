@@ -117,7 +117,12 @@ impl State {
         self.tables.store(table);
         let built = start.elapsed() - read;
         if first {
-            info!(objects = touched, ?read, ?built, "the first list is complete");
+            info!(
+                objects = touched,
+                ?read,
+                ?built,
+                "the first list is complete"
+            );
         } else {
             debug!(objects = touched, ?read, ?built, "new table");
         }
