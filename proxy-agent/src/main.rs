@@ -12,6 +12,7 @@ use berth_agent::agent::{self, Controller, Input, Status};
 use berth_agent::datapath::{self, KernelConfig, KernelDatapath};
 use berth_agent::diff::Capacity;
 use berth_agent::model::{Change, SourceKind};
+use berth_agent::sockets::{LivePeers, Reaper, Tracker};
 use berth_agent::{node, reflector};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
@@ -48,9 +49,19 @@ struct Run {
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
 
-    /// A folder of Kubernetes YAML (Services, EndpointSlices, Nodes), watched.
-    #[arg(long, default_value = "/etc/berth/objects")]
+    /// A folder of Kubernetes YAML (Services, EndpointSlices, Nodes), watched
+    /// in the place of an API server.
+    #[arg(long, default_value = "/etc/berth/objects", conflicts_with_all = ["kubeconfig", "apiserver"])]
     folder: PathBuf,
+
+    /// Watch the API server that this kubeconfig names, as whom it says.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+
+    /// Watch the API server at this URL; without a --kubeconfig as the pod's
+    /// service account. Never the address of a Service.
+    #[arg(long)]
+    apiserver: Option<String>,
 
     /// The cgroup v2 folder whose sockets are served. The default is the root
     /// of the cgroup2 mount, so that every process on the node is.
@@ -156,7 +167,12 @@ fn run(options: Run) -> anyhow::Result<()> {
             backends: options.max_backends,
         },
     })?;
-    let controller = Controller::new(datapath, &options.node_name)?;
+    let live = LivePeers::default();
+    let (wake, woken) = mpsc::channel();
+    let reaper = Reaper::new(datapath.connected()?, live.clone());
+    let controller =
+        Controller::new(datapath, &options.node_name)?.with_sockets(Tracker::new(live, wake));
+    spawn("sockets", move || reaper.run(&woken))?;
     let status = Status::starting();
     let (inputs, received) = mpsc::channel();
 
@@ -166,18 +182,21 @@ fn run(options: Run) -> anyhow::Result<()> {
     })?;
     let to_controller = inputs.clone();
     spawn("node", move || watch_addresses(&to_controller))?;
-    let (to_controller, folder, name) = (
-        inputs.clone(),
-        options.folder.clone(),
-        options.node_name.clone(),
-    );
     let (failed, failure) = tokio::sync::oneshot::channel();
-    spawn("folder", move || {
-        let tell = |changes| to_controller.send(Input::Changes(changes)).is_ok();
-        if let Err(error) = reflector::folder::watch(folder, &name, tell) {
-            drop(failed.send(error));
-        }
-    })?;
+    let is_cluster = options.kubeconfig.is_some() || options.apiserver.is_some();
+    if !is_cluster {
+        let (to_controller, folder, name) = (
+            inputs.clone(),
+            options.folder.clone(),
+            options.node_name.clone(),
+        );
+        spawn("folder", move || {
+            let tell = |changes| to_controller.send(Input::Changes(changes)).is_ok();
+            if let Err(error) = reflector::folder::watch(folder, &name, tell) {
+                drop(failed.send(error));
+            }
+        })?;
+    }
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -186,8 +205,20 @@ fn run(options: Run) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let to_controller = inputs.clone();
+        let cluster = async {
+            if !is_cluster {
+                return std::future::pending().await;
+            }
+            let (kubeconfig, apiserver) = (&options.kubeconfig, &options.apiserver);
+            let client =
+                reflector::kube::connect(kubeconfig.as_deref(), apiserver.as_deref()).await?;
+            let tell = |changes| to_controller.send(Input::Changes(changes)).is_ok();
+            reflector::kube::watch(client, &options.node_name, tell).await
+        };
         tokio::select! {
             served = agent::serve(&options.socket, status, inputs) => served,
+            watched = cluster => watched,
             Ok(error) = failure => Err(error),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),

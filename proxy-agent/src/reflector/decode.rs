@@ -29,7 +29,15 @@ const DEFAULT_AFFINITY: Duration = Duration::from_secs(10_800);
 /// # Errors
 /// Names the field that cannot be right.
 pub fn service(object: &Object) -> Result<Option<Service>, Rejected> {
-    let decoded: core::Service = object.decode()?;
+    service_from(object, object.decode()?)
+}
+
+/// As [`service`], of an object that the API's client has decoded already;
+/// `object` is only needed to name it.
+///
+/// # Errors
+/// Names the field that cannot be right.
+pub fn service_from(object: &Object, decoded: core::Service) -> Result<Option<Service>, Rejected> {
     let labels = decoded.metadata.labels.unwrap_or_default();
     if labels.contains_key(OTHER_PROXY) || labels.contains_key(HEADLESS) {
         return Ok(None);
@@ -162,7 +170,17 @@ fn source_ranges(object: &Object, ranges: &[String]) -> Result<Vec<IpNetwork>, R
 /// # Errors
 /// Names the field that cannot be right.
 pub fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, Rejected> {
-    let decoded: discovery::EndpointSlice = object.decode()?;
+    endpoint_slice_from(object, object.decode()?)
+}
+
+/// As [`endpoint_slice`], of an object that the API's client has decoded.
+///
+/// # Errors
+/// Names the field that cannot be right.
+pub fn endpoint_slice_from(
+    object: &Object,
+    decoded: discovery::EndpointSlice,
+) -> Result<Option<EndpointSlice>, Rejected> {
     let labels = decoded.metadata.labels.unwrap_or_default();
     let Some(service) = labels.get(SERVICE_NAME) else {
         return Ok(None);
@@ -239,10 +257,16 @@ fn read_endpoint(endpoint: &discovery::Endpoint, address: IpAddr) -> Endpoint {
 /// When the object has not the shape of a Node.
 pub fn zone(object: &Object) -> Result<Option<Arc<str>>, Rejected> {
     let node: core::Node = object.decode()?;
-    let labels = node.metadata.labels.unwrap_or_default();
-    Ok(labels
+    Ok(zone_from(&node))
+}
+
+/// The zone of a Node that the API's client has decoded.
+#[must_use]
+pub fn zone_from(node: &core::Node) -> Option<Arc<str>> {
+    let labels = node.metadata.labels.as_ref()?;
+    labels
         .get("topology.kubernetes.io/zone")
-        .map(|zone| zone.as_str().into()))
+        .map(|zone| zone.as_str().into())
 }
 
 fn protocol(object: &Object, field: &str, text: Option<&str>) -> Result<Protocol, Rejected> {
