@@ -15,3 +15,4 @@ pub mod diff;
 pub mod model;
 pub mod node;
 pub mod reflector;
+pub mod sockets;

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
+use super::udp::UdpPorts;
 use crate::compile::{Conflict, Desired, FrontendKey, Update, compile};
 use crate::datapath::{Datapath, DatapathError};
 use crate::diff::{Op, Plan, Realized, Usage};
 use crate::model::{Change, ClusterState, Dirty, SourceKind};
+use crate::sockets::Tracker;
 
 /// The agent's whole state, and the steps that move it.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub struct Controller<D> {
     /// Addresses that two Services claim.
     conflicts: BTreeSet<String>,
     is_started: bool,
+    sockets: Tracker,
 }
 
 /// What one round did.
@@ -54,7 +57,15 @@ impl<D: Datapath> Controller<D> {
             failing: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             is_started: false,
+            sockets: Tracker::default(),
         })
+    }
+
+    /// Tells `sockets` from now on which UDP endpoints are alive.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Tracker) -> Self {
+        self.sockets = sockets;
+        self
     }
 
     /// Takes changes in. Nothing is written before [`Self::sync`].
@@ -72,15 +83,15 @@ impl<D: Datapath> Controller<D> {
             return SyncReport::default();
         }
         let update = self.compile_dirty();
+        let mut keys = update.touched;
         let plan = if self.is_started {
-            let mut keys = update.touched;
             keys.extend(self.failing.keys().copied());
             self.realized.plan(&self.desired, &keys)
         } else {
             self.realized.plan_all(&self.desired)
         };
         self.note_conflicts(&update.conflicts);
-        let mut report = self.carry_out(plan, now);
+        let mut report = self.carry_out(plan, &keys, now);
         let mut chores = self.realized.reclaim(now);
         if !self.is_started {
             chores.extend(self.realized.sweep());
@@ -99,7 +110,9 @@ impl<D: Datapath> Controller<D> {
         let update = self.compile_dirty();
         self.note_conflicts(&update.conflicts);
         let plan = self.realized.plan_all(&self.desired);
-        self.carry_out(plan, now)
+        let report = self.carry_out(plan, &update.touched, now);
+        self.sockets.sweep();
+        report
     }
 
     fn compile_dirty(&mut self) -> Update {
@@ -116,8 +129,20 @@ impl<D: Datapath> Controller<D> {
         update
     }
 
-    fn carry_out(&mut self, plan: Plan, now: Instant) -> SyncReport {
+    fn carry_out(
+        &mut self,
+        plan: Plan,
+        touched: &BTreeSet<FrontendKey>,
+        now: Instant,
+    ) -> SyncReport {
         let mut failing = BTreeMap::new();
+        let udp = UdpPorts::before(
+            &self.sockets,
+            &self.desired,
+            &self.realized,
+            touched,
+            &plan.ops,
+        );
         for refused in plan.refused {
             failing.insert(refused.key, refused.to_string());
         }
@@ -135,6 +160,10 @@ impl<D: Datapath> Controller<D> {
                     }
                 }
             }
+        }
+        let (state, desired, realized) = (&self.state, &self.desired, &self.realized);
+        if udp.after(&self.sockets, state, desired, realized, touched) {
+            self.sockets.sweep();
         }
         for (key, why) in &failing {
             if self.failing.get(key) != Some(why) {
@@ -170,6 +199,8 @@ impl<D: Datapath> Controller<D> {
         match self.datapath.activate() {
             Ok(()) => {
                 self.is_started = true;
+                // An endpoint may have gone while no agent ran.
+                self.sockets.sweep();
                 info!(
                     services = self.state.services().count(),
                     frontends = self.desired.len(),

@@ -8,6 +8,7 @@ mod controller;
 mod dump;
 mod run;
 mod server;
+mod udp;
 
 pub use controller::{Controller, SyncReport};
 pub use dump::show;

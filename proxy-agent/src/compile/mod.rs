@@ -7,7 +7,9 @@
 mod desired;
 mod endpoints;
 mod frontends;
+mod serving;
 
 pub use desired::{Conflict, Desired, Update};
 pub use endpoints::{Choice, NodeView, choose};
 pub use frontends::{DesiredFrontend, FrontendKey, compile};
+pub use serving::serving;

@@ -13,7 +13,7 @@ use tracing::info;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::hooks::{CgroupRoot, HOOKS};
-use super::pins::{Pins, specs};
+use super::pins::{Pins, kernel_error, specs};
 use super::sys::{self, MappedArray};
 use super::{Datapath, DatapathError};
 use crate::compile::FrontendKey;
@@ -46,6 +46,7 @@ pub struct KernelDatapath {
     frontends4: OwnedFd,
     frontends6: OwnedFd,
     affinity: OwnedFd,
+    connected: OwnedFd,
     counters: aya::maps::PerCpuArray<MapData, u64>,
     slots: MappedArray,
     backends: MappedArray,
@@ -120,6 +121,8 @@ impl KernelDatapath {
             frontends4: duplicate(map_data(&mut object, maps::FRONTENDS4)?.fd().as_fd())?,
             frontends6: duplicate(map_data(&mut object, maps::FRONTENDS6)?.fd().as_fd())?,
             affinity: duplicate(map_data(&mut object, maps::AFFINITY)?.fd().as_fd())?,
+            connected: sys::obj_get(&folder.join(maps::CONNECTED))
+                .map_err(|e| kernel_error("open the map", &folder.join(maps::CONNECTED), e))?,
             counters: object
                 .take_map(maps::COUNTERS)
                 .ok_or_else(|| DatapathError::Load("no map COUNTERS".to_owned()))?
@@ -134,6 +137,14 @@ impl KernelDatapath {
             )
             .map_err(mmap)?,
         })
+    }
+
+    /// The map `CONNECTED`, for whoever lists the sockets in it.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn connected(&self) -> Result<OwnedFd, DatapathError> {
+        duplicate(self.connected.as_fd())
     }
 
     fn write_one(&mut self, op: &Op) -> Result<(), DatapathError> {

@@ -10,6 +10,7 @@ use super::op::{Capacity, Dump, Op};
 use super::ports::Ports;
 use super::regions::Regions;
 use crate::compile::{Desired, DesiredFrontend, FrontendKey};
+use crate::model::PortId;
 
 /// How long a region or backend that nothing points at stays as it is. A
 /// program reads frontend, slot and backend within microseconds of each other.
@@ -392,6 +393,27 @@ impl Realized {
             .collect();
         all.sort_unstable_by_key(|(key, _, _)| *key);
         all
+    }
+
+    /// The number of the Service port that `key` belongs to.
+    #[must_use]
+    pub fn service(&self, key: &FrontendKey) -> Option<u32> {
+        self.frontends.get(key).map(|frontend| frontend.service)
+    }
+
+    /// The backends that `key` hands out.
+    pub fn backends(&self, key: &FrontendKey) -> impl Iterator<Item = &Backend> {
+        let region = self.frontends.get(key).map(|f| self.region(f));
+        region
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|index| self.backends.get(*index))
+    }
+
+    /// The Service port that has this number.
+    #[must_use]
+    pub fn port(&self, service: u32) -> Option<&PortId> {
+        self.ports.owner(service)
     }
 
     /// Who has a frontend with this number.

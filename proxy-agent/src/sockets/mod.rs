@@ -1,0 +1,48 @@
+//! Connected UDP sockets whose endpoint has gone.
+//!
+//! connect() of a UDP socket is translated once; afterwards the kernel sends
+//! every datagram to that endpoint, whatever the maps say. TCP notices a dead
+//! peer, UDP does not: a client would send into nothing for ever. So when an
+//! endpoint goes from a UDP Service port, the sockets that Berth connected to
+//! it are destroyed (`SOCK_DESTROY` of sock_diag(7)). The application gets
+//! ECONNABORTED and connects again, to an endpoint that lives.
+//!
+//! ```text
+//! controller --> Tracker --wake--> reaper thread: for each network namespace
+//!                   |                dump UDP sockets with their CONNECTED value
+//!                   '-- live peers ----> is the pair of this socket alive? else destroy
+//! ```
+//!
+//! **Those and no others.** The dump asks the kernel for each socket's own
+//! entry in `CONNECTED` (`INET_DIAG_REQ_SK_BPF_STORAGES`, Linux 5.7), which
+//! only Berth's connect() programs write. A socket without an entry, or whose
+//! peer is not the one in its entry, is not ours: the application itself
+//! connected it, perhaps to the very same pod. Each socket is named by its
+//! cookie, so a port number that is used again meanwhile hits nobody.
+//!
+//! **What is alive.** Per Service port, every endpoint that serves, wherever
+//! it is, and whatever the maps still hand out. An endpoint that terminates
+//! and still serves keeps its sockets, and so does one that only a changed
+//! policy or topology takes from new connections. An endpoint is added before
+//! the maps can name it and removed after they cannot any more, and sockets are
+//! listed before they are judged: so a socket that is judged stale was
+//! connected before its endpoint went, and has nothing to come back to.
+//!
+//! **When.** At the first synchronisation (the endpoint may have gone while no
+//! agent ran), whenever an endpoint leaves the live peers, and at each prune.
+//! There is one kind of sweep, over everything: an event is cheap and a lost
+//! one is made up for by the next.
+//!
+//! **Where.** Every network namespace that a process is in, and those with a
+//! name in /run/netns. A namespace that neither shows, held by nothing but a
+//! file descriptor in flight, is found when a process enters it.
+//!
+//! This room must not know what a Service is, nor how the maps are written.
+
+mod diag;
+mod namespaces;
+mod reaper;
+mod tracker;
+
+pub use reaper::Reaper;
+pub use tracker::{LivePeers, Peer, Tracker};
