@@ -13,6 +13,7 @@ use berth_lab::ground::record;
 use berth_lab::probe::echo::{Name, Port};
 use berth_lab::probe::serve::serve;
 use clap::{Parser, Subcommand};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// A lab of nodes, pods and legacy VMs in network namespaces.
 #[derive(Debug, Parser)]
@@ -65,11 +66,37 @@ enum Command {
         #[arg(long = "port")]
         ports: Vec<Port>,
     },
+    /// What an interrupted demo turns into: removes the labs of this process.
+    End {
+        /// Exit code.
+        #[arg(long)]
+        code: u8,
+    },
     /// A client on a node or a VM: does what JSON lines on stdin ask.
     Client,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("berth-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes leave of the children that have ended: not every machine has an init
+/// that does.
+fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            break;
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Demo {
             manifests,
@@ -86,6 +113,11 @@ fn main() -> Result<ExitCode> {
             for name in record::sweep()? {
                 println!("removed what lab {name} had left");
             }
+        }
+        Command::End { code } => {
+            record::remove_own().context("`berth-lab sweep` tries again")?;
+            reap();
+            return Ok(ExitCode::from(code));
         }
         Command::Exec {
             cgroup,

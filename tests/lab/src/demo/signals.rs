@@ -1,14 +1,13 @@
 //! Ctrl-C: the lab is removed before the process ends, whatever it is doing.
 
-use std::process::exit;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, exit};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
-
-use crate::ground::record;
 
 /// What a shell says of a process that was interrupted.
 const INTERRUPTED: u8 = 130;
@@ -33,10 +32,7 @@ impl Signals {
         thread::spawn(move || {
             if set.wait().is_ok() {
                 eprintln!("\nremoving the lab");
-                if let Err(error) = record::remove_own() {
-                    eprintln!("not all was removed, `berth-lab sweep` tries again: {error:#}");
-                }
-                exit(shared.load(Ordering::SeqCst).into());
+                end(shared.load(Ordering::SeqCst));
             }
         });
         Ok(Self { code })
@@ -52,4 +48,17 @@ impl Signals {
             guard = never.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Turns this process into `berth-lab end`: that stops all other threads at
+/// once, so that nothing is made any more while the lab is being removed.
+fn end(code: u8) -> ! {
+    let error = match std::env::current_exe() {
+        Ok(own) => Command::new(own)
+            .args(["end", "--code", &code.to_string()])
+            .exec(),
+        Err(error) => error,
+    };
+    eprintln!("the lab is left: run `berth-lab sweep`: {error}");
+    exit(code.into());
 }
