@@ -46,6 +46,12 @@ pub(super) fn needed(purpose: Purpose, llvm_major: u32, ebpf: bool) -> Vec<Packa
         (
             Purpose::Test,
             false,
+            "etcd-server",
+            "the API server's store",
+        ),
+        (
+            Purpose::Test,
+            false,
             "containernetworking-plugins",
             "reference CNI plugins",
         ),
