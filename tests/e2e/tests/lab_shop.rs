@@ -10,6 +10,7 @@ use berth_lab::ground::netns;
 use berth_lab::lab::{COMPANY_ZONE, SERVICES};
 use berth_lab::probe::FailureKind;
 use berth_lab::{Lab, require_binaries, require_root};
+use berth_netlink::{Handle, Netns};
 
 const SHOP: &str = include_str!("../../lab/examples/shop.yaml");
 
@@ -38,8 +39,13 @@ fn every_pod_of_the_example_starts_with_the_address_it_asks_for() -> Result<()> 
         let address: IpAddr = address.parse()?;
         let pod = lab.pod(pod)?;
         assert_eq!(pod.address(), address);
-        let mac = berth_api::mac::pod_mac(address).to_string();
-        assert_eq!(pod.mac(), Some(mac.as_str()));
+        let mac = berth_api::mac::pod_mac(address);
+        assert_eq!(pod.mac(), Some(mac.to_string().as_str()));
+        let inside = Handle::in_netns(&Netns::open(netns::path(pod.netns()))?)?;
+        let eth0 = inside.link_by_name("eth0")?;
+        assert_eq!((eth0.mac, eth0.up), (Some(mac.0), true));
+        let told = inside.addresses(Some(eth0.index))?;
+        assert!(told.iter().any(|told| told.network.ip() == address));
     }
     let gateway = lab.pod("default/card-gateway")?.address().to_string();
     let last: u8 = gateway.rsplit('.').next().context("an address")?.parse()?;
