@@ -20,11 +20,13 @@ pub enum Counter {
     BrokenSlot = 6,
     /// The translation could not be remembered; replies show the endpoint.
     NotRemembered = 7,
+    /// A process of the node was kept from binding a NodePort.
+    NodePortBind = 8,
 }
 
 impl Counter {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connected,
         Self::Datagram,
         Self::NoEndpoints,
@@ -33,6 +35,7 @@ impl Counter {
         Self::Reversed,
         Self::BrokenSlot,
         Self::NotRemembered,
+        Self::NodePortBind,
     ];
 
     /// The counter's name in metrics and tables.
@@ -47,6 +50,7 @@ impl Counter {
             Self::Reversed => "reversed",
             Self::BrokenSlot => "broken_slot",
             Self::NotRemembered => "not_remembered",
+            Self::NodePortBind => "node_port_bind",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! connect(), sendmsg() and recvmsg() on the node, whatever interface or
 //! namespace the socket uses, and exchanges a Service's address for an
 //! endpoint's before the first packet exists. Nothing is left to do later.
+//! Two more keep the node's own processes from binding a NodePort.
 //!
 //! An entry here calls one function of [`socket`] and returns its verdict.
 #![no_std]
@@ -11,12 +12,13 @@
 // The entries are found by section, not by path.
 #![expect(unreachable_pub, reason = "the macro needs `pub` entries")]
 
+mod bind;
 mod choose;
 mod maps;
 mod socket;
 
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 
 use socket::{Family, V4, V6};
 
@@ -81,6 +83,24 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
 pub fn getpeername6(ctx: SockAddrContext) -> i32 {
     socket::getpeername::<V6>(&ctx);
     ALLOW
+}
+
+#[cgroup_sock(post_bind4)]
+pub fn post_bind4(ctx: SockContext) -> i32 {
+    if bind::is_node_port(&ctx) {
+        bind::refuse(DENY)
+    } else {
+        ALLOW
+    }
+}
+
+#[cgroup_sock(post_bind6)]
+pub fn post_bind6(ctx: SockContext) -> i32 {
+    if bind::is_node_port(&ctx) {
+        bind::refuse(DENY)
+    } else {
+        ALLOW
+    }
 }
 
 #[panic_handler]

@@ -20,7 +20,15 @@ pub(super) struct Hook {
 
 /// In the order in which they are attached. Whoever asks for the peer is
 /// served first, so that no application sees an endpoint in place of a Service.
-pub(super) const HOOKS: [Hook; 8] = [
+pub(super) const HOOKS: [Hook; 10] = [
+    Hook {
+        name: "post_bind4",
+        attach_type: 12,
+    },
+    Hook {
+        name: "post_bind6",
+        attach_type: 13,
+    },
     Hook {
         name: "recvmsg4",
         attach_type: 19,

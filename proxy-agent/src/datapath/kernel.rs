@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use aya::maps::{Map, MapData};
-use aya::programs::CgroupSockAddr;
+use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use berth_abi::{
     AffinityKey, AffinityValue, Backend, Counter, Frontend, FrontendKey4, FrontendKey6, Scope, maps,
@@ -92,16 +92,28 @@ impl KernelDatapath {
                 loader.map_max_entries(spec.name, spec.max_entries);
             }
         }
+        let host_netns = sys::netns_cookie().map_err(|error| DatapathError::Kernel {
+            what: "read the netns cookie".to_owned(),
+            error,
+        })?;
+        loader.override_global("HOST_NETNS", &host_netns, true);
         let mut object = loader.load(OBJECT).map_err(|e| load(&e))?;
         let mut programs = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
-            let program: &mut CgroupSockAddr = object
+            let program = object
                 .program_mut(hook.name)
-                .ok_or_else(|| DatapathError::Load(format!("no program {}", hook.name)))?
-                .try_into()
-                .map_err(|e: aya::programs::ProgramError| load(&e))?;
-            program.load().map_err(|e| load(&e))?;
-            let fd = program.fd().map_err(|e| load(&e))?;
+                .ok_or_else(|| DatapathError::Load(format!("no program {}", hook.name)))?;
+            let fd = match program {
+                Program::CgroupSockAddr(program) => program.load().and_then(|()| program.fd()),
+                Program::CgroupSock(program) => program.load().and_then(|()| program.fd()),
+                _ => {
+                    return Err(DatapathError::Load(format!(
+                        "{} is no socket hook",
+                        hook.name
+                    )));
+                }
+            }
+            .map_err(|e| load(&e))?;
             programs.push(duplicate(fd.as_fd())?);
         }
         let slots = map_data(&mut object, maps::SLOTS)?;

@@ -1,0 +1,50 @@
+//! A NodePort is the Service's on every address of the node, so no process of
+//! the node may bind it: it would never be reached. Pods' namespaces have
+//! ports of their own and are left alone.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::Global;
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_set_retval};
+use aya_ebpf::programs::SockContext;
+use berth_abi::{Addr, Counter, Scope};
+
+use crate::maps;
+
+const EADDRINUSE: i32 = 98;
+
+/// The cookie of the node's own network namespace, set when the program is
+/// loaded; 0 matches none.
+#[unsafe(no_mangle)]
+static HOST_NETNS: Global<u64> = Global::new(0);
+
+/// Whether the socket has just bound a NodePort of the node's namespace.
+#[inline(always)]
+pub(crate) fn is_node_port(ctx: &SockContext) -> bool {
+    // SAFETY: the kernel gives a valid context for the program's run.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    if cookie != HOST_NETNS.load() {
+        return false;
+    }
+    // SAFETY: as above. The port is in host byte order here.
+    let (port, protocol) = unsafe { ((*ctx.sock).src_port as u16, (*ctx.sock).protocol as u8) };
+    // Every NodePort, and nothing else, has a frontend on loopback. One of
+    // either family takes the port: a socket of both would hide it.
+    [LOOPBACK4, LOOPBACK6].into_iter().any(|loopback| {
+        maps::frontend(loopback, port.to_be(), protocol, Scope::Socket as u8).is_some()
+    })
+}
+
+/// Sets the errno that bind() ends with, counts, and returns `verdict`.
+#[inline(always)]
+pub(crate) fn refuse(verdict: i32) -> i32 {
+    maps::count(Counter::NodePortBind);
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_set_retval(-EADDRINUSE) };
+    verdict
+}
+
+const LOOPBACK4: Addr = Addr::from_v4_be(u32::from_ne_bytes([127, 0, 0, 1]));
+const LOOPBACK6: Addr = Addr {
+    high: 0,
+    low: 1_u64.to_be(),
+};
