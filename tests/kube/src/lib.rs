@@ -30,12 +30,14 @@ mod kubeconfig;
 mod pki;
 pub mod place;
 pub mod process;
+mod wait;
 
 pub use apiserver::{ApiServer, Options, Refused};
 pub use binaries::Program;
 pub use components::{ControllerManager, KubeProxy, KubeProxyOptions, ProxyMode, Scheduler};
 pub use place::Place;
 pub use process::Process;
+pub use wait::eventually;
 
 use anyhow::Result;
 
