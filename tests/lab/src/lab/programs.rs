@@ -160,12 +160,20 @@ pub fn warnings(log: &Path) -> Vec<String> {
         .collect()
 }
 
-/// What follows the level, in the text format of tracing-subscriber.
+/// What follows the level, in the text format of tracing-subscriber; without
+/// the module's path, if that is told.
 fn message(line: &str) -> Option<&str> {
     let rest = [" WARN ", " ERROR "]
         .iter()
-        .find_map(|level| line.split_once(level).map(|(_, rest)| rest))?;
-    Some(rest.trim())
+        .find_map(|level| line.split_once(level).map(|(_, rest)| rest))?
+        .trim();
+    let is_module = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
+    match rest.split_once(": ") {
+        Some((path, told)) if path.starts_with("berth_") && path.chars().all(is_module) => {
+            Some(told)
+        }
+        _ => Some(rest),
+    }
 }
 
 /// Without the escape sequences that colour a terminal.
@@ -188,6 +196,8 @@ mod tests {
         let line =
             "\u{1b}[2m2026-01-01T00:00:00Z\u{1b}[0m \u{1b}[33m WARN\u{1b}[0m agent: x.yaml: no";
         assert_eq!(message(&plain(line)), Some("agent: x.yaml: no"));
+        let line = "2026-01-01T00:00:00Z  WARN berth_dns::feed: x.yaml:1: no";
+        assert_eq!(message(line), Some("x.yaml:1: no"));
         assert_eq!(message("2026-01-01T00:00:00Z  INFO agent: fine"), None);
     }
 

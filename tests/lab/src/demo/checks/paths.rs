@@ -60,6 +60,10 @@ pub(super) fn probes(lab: &Lab, node: &Node) -> Row {
         }
         count += 1;
     }
+    if count == 0 {
+        let why = "none has an address of its own and a TCP port".to_owned();
+        return Row::new(PROBES, node.name(), "its pods", Outcome::Skipped(why));
+    }
     let told = format!("all answer; the slowest took {}", readable(slowest));
     let outcome = Outcome::Good(told, Some(slowest));
     Row::new(

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::{is, is_one_of, one_pod_a_node};
 use crate::controllers::Service;
@@ -20,9 +23,8 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(super) fn services(lab: &Lab) -> Vec<Row> {
     let clients = one_pod_a_node(lab);
     let mut rows = Vec::new();
-    let mut turn = clients.iter().cycle();
-    for service in lab.services() {
-        let Some(client) = turn.next() else {
+    for (turn, service) in lab.services().iter().enumerate() {
+        let Some(client) = client_of(lab, service, &clients, turn) else {
             break; // No pod runs at all, which `started` has told.
         };
         let name = service_name(service, client);
@@ -50,6 +52,33 @@ pub(super) fn services(lab: &Lab) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// A pod of each node in turn; but a node that has pods of the Service if the
+/// Service does not lead to other nodes.
+fn client_of<'a>(
+    lab: &Lab,
+    service: &Service,
+    clients: &'a [Arc<Pod>],
+    turn: usize,
+) -> Option<&'a Pod> {
+    let near = clients
+        .iter()
+        .find(|client| is_local(service) && !usable(lab, service, client).is_empty());
+    let any = clients.get(turn % clients.len().max(1));
+    near.or(any).map(Arc::as_ref)
+}
+
+fn is_local(service: &Service) -> bool {
+    let policy = service.value.pointer("/spec/internalTrafficPolicy");
+    policy.and_then(Value::as_str) == Some("Local")
+}
+
+/// The pods that the Service may lead this client to.
+fn usable(lab: &Lab, service: &Service, client: &Pod) -> Vec<Arc<Pod>> {
+    let mut pods = lab.pods_of(service);
+    pods.retain(|pod| !is_local(service) || pod.node() == client.node());
+    pods
 }
 
 fn service_port(
@@ -98,7 +127,7 @@ fn cluster_ip(
         .cluster_ip()
         .map(|ip| SocketAddr::new(ip, port.port))
         .ok_or("it has no ClusterIP")?;
-    let pods = lab.pods_of(service);
+    let pods = usable(lab, service, client);
     let mut first = None;
     for exchange in exchanges(client, protocol, &target) {
         let exchange = exchange.map_err(|failure| failure.to_string())?;
