@@ -4,6 +4,7 @@ mod paths;
 mod services;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::row::{Outcome, Row};
 use crate::lab::COMPANY_ZONE;
@@ -11,6 +12,10 @@ use crate::probe::echo::Protocol;
 use crate::{Lab, Pod};
 
 const STARTED: &str = "Pods start";
+/// A failure that took longer has waited for an answer.
+const SLOW: Duration = Duration::from_secs(1);
+/// How many of these a group of checks puts up with.
+const TIME_OUTS: u32 = 3;
 
 pub(super) fn all(lab: &Lab) -> Vec<Row> {
     let mut rows = started(lab);
@@ -18,10 +23,30 @@ pub(super) fn all(lab: &Lab) -> Vec<Row> {
     rows.extend(paths::across(lab));
     rows.extend(lab.nodes().iter().map(|node| paths::probes(lab, node)));
     rows.extend(paths::from_vm(lab));
-    let services = lab.services().iter();
-    rows.extend(services.filter_map(|service| paths::by_name(lab, service)));
-    rows.extend(paths::by_pod_name(lab));
+    rows.extend(paths::by_name(lab));
     rows
+}
+
+/// Ends a group of checks that does nothing but wait: each failure of a
+/// resolver takes ten seconds, and the fourth tells nothing new.
+#[derive(Debug, Default)]
+struct Patience {
+    time_outs: u32,
+}
+
+impl Patience {
+    fn check(&mut self, work: impl FnOnce() -> Outcome) -> Outcome {
+        if self.time_outs == TIME_OUTS {
+            let why = format!("not tried after {TIME_OUTS} failures that took seconds");
+            return Outcome::Skipped(why);
+        }
+        let started = Instant::now();
+        let outcome = work();
+        if matches!(outcome, Outcome::Failed(_)) && started.elapsed() > SLOW {
+            self.time_outs += 1;
+        }
+        outcome
+    }
 }
 
 fn started(lab: &Lab) -> Vec<Row> {
@@ -91,4 +116,21 @@ pub(super) fn tcp_port(pod: &Pod) -> Option<u16> {
     ports
         .find(|p| p.protocol == Protocol::Tcp)
         .map(|p| p.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_failures_and_successes_cost_no_patience() {
+        let mut patience = Patience::default();
+        for _ in 0..10 {
+            let outcome = patience.check(|| Outcome::Failed("refused".to_owned()));
+            assert!(matches!(outcome, Outcome::Failed(_)));
+        }
+        patience.time_outs = TIME_OUTS;
+        let outcome = patience.check(|| Outcome::Good(String::new(), None));
+        assert!(matches!(outcome, Outcome::Skipped(_)));
+    }
 }

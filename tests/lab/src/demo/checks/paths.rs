@@ -4,8 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{company_name, is, is_one_of, one_pod_a_node, tcp_port};
-use crate::controllers::Service;
+use super::{Patience, company_name, is, is_one_of, one_pod_a_node, tcp_port};
 use crate::controllers::slices::target_number;
 use crate::demo::row::{Outcome, Row, readable};
 use crate::lab::COMPANY_ZONE;
@@ -87,41 +86,28 @@ pub(super) fn from_vm(lab: &Lab) -> Vec<Row> {
     .collect()
 }
 
-/// A legacy VM cannot use a ClusterIP: it gets the pods' own addresses.
-pub(super) fn by_name(lab: &Lab, service: &Service) -> Option<Row> {
-    let pods = lab.pods_of(service);
-    let first = pods.first()?;
-    let port = service
-        .spec
-        .ports
-        .iter()
-        .find(|port| port.protocol == "TCP")?;
-    let number = target_number(port, &first.plan)?;
-    let name = format!("{}-{}.{COMPANY_ZONE}", service.name, service.namespace);
-    let tried = lab.vm(1).tcp(&format!("{name}:{number}"));
-    let outcome = named(tried, lab, &pods);
-    Some(Row::new(
-        BY_NAME,
-        lab.vm(1).name(),
-        format!("{name}:{number}"),
-        outcome,
-    ))
-}
-
-/// A StatefulSet's pod has a name of its own below its Service's.
-pub(super) fn by_pod_name(lab: &Lab) -> Vec<Row> {
-    let pods = lab.pods();
-    pods.iter()
-        .filter_map(|pod| {
-            let (number, name) = (tcp_port(pod)?, company_name(pod)?);
-            let tried = lab.vm(1).tcp(&format!("{name}:{number}"));
-            let outcome = named(tried, lab, &[Arc::clone(pod)]);
-            Some(Row::new(
-                BY_NAME,
-                lab.vm(1).name(),
-                format!("{name}:{number}"),
-                outcome,
-            ))
+/// A legacy VM cannot use a ClusterIP: a Service's company name gives it the
+/// pods' own addresses. A StatefulSet's pod has a name of its own below that.
+pub(super) fn by_name(lab: &Lab) -> Vec<Row> {
+    let services = lab.services().iter().filter_map(|service| {
+        let pods = lab.pods_of(service);
+        let tcp = service.spec.ports.iter().find(|p| p.protocol == "TCP")?;
+        let number = target_number(tcp, &pods.first()?.plan)?;
+        let name = format!("{}-{}.{COMPANY_ZONE}", service.name, service.namespace);
+        Some((format!("{name}:{number}"), pods))
+    });
+    let all = lab.pods();
+    let pods = all.iter().filter_map(|pod| {
+        let target = format!("{}:{}", company_name(pod)?, tcp_port(pod)?);
+        Some((target, vec![Arc::clone(pod)]))
+    });
+    let vm = lab.vm(1);
+    let mut patience = Patience::default();
+    services
+        .chain(pods)
+        .map(|(target, pods)| {
+            let outcome = patience.check(|| named(vm.tcp(&target), lab, &pods));
+            Row::new(BY_NAME, vm.name(), target, outcome)
         })
         .collect()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{is, is_one_of, one_pod_a_node};
+use super::{Patience, is, is_one_of, one_pod_a_node};
 use crate::controllers::Service;
 use crate::controllers::shapes::ServicePort;
 use crate::controllers::slices::target_number;
@@ -23,6 +23,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(super) fn services(lab: &Lab) -> Vec<Row> {
     let clients = one_pod_a_node(lab);
     let mut rows = Vec::new();
+    let mut patience = Patience::default();
     for (turn, service) in lab.services().iter().enumerate() {
         let Some(client) = client_of(lab, service, &clients, turn) else {
             break; // No pod runs at all, which `started` has told.
@@ -47,7 +48,7 @@ pub(super) fn services(lab: &Lab) -> Vec<Row> {
         }
         for port in &service.spec.ports {
             let to = format!("{name}:{}/{}", port.port, port.protocol);
-            let outcome = service_port(lab, service, port, client, &name);
+            let outcome = patience.check(|| service_port(lab, service, port, client, &name));
             rows.push(Row::new(SERVICES, client.full_name(), to, outcome));
         }
     }
