@@ -1,15 +1,20 @@
 //! The backend table: one entry for each different backend, counted by the
 //! slots that name it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 
 use berth_abi::Backend;
+use hashbrown::HashTable;
 
 /// Which backend has which index.
 #[derive(Debug)]
 pub(super) struct Backends {
     entries: Vec<Entry>,
-    index: HashMap<Backend, u32>,
+    /// Indices of written entries, found by what the entry says: at 200,000
+    /// backends a map with the backends as keys would be eight times as large.
+    index: HashTable<u32>,
+    hasher: RandomState,
     free: BTreeSet<u32>,
     capacity: u32,
 }
@@ -26,7 +31,8 @@ impl Backends {
     pub(super) fn restore(dumped: &[Backend], capacity: u32) -> Self {
         let mut table = Self {
             entries: Vec::new(),
-            index: HashMap::new(),
+            index: HashTable::new(),
+            hasher: RandomState::new(),
             free: BTreeSet::new(),
             capacity,
         };
@@ -37,23 +43,37 @@ impl Backends {
             });
             if backend.port_be == 0 {
                 table.free.insert(index);
-            } else {
-                table.index.entry(*backend).or_insert(index);
+            } else if table.find(backend).is_none() {
+                table.enter(index);
             }
         }
         table
     }
 
+    fn find(&self, backend: &Backend) -> Option<u32> {
+        let is_it = |index: &u32| self.entries[*index as usize].backend == *backend;
+        self.index
+            .find(self.hasher.hash_one(backend), is_it)
+            .copied()
+    }
+
+    /// Lets the written entry at `index` be found.
+    fn enter(&mut self, index: u32) {
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let hash = |index: &u32| hasher.hash_one(entries[*index as usize].backend);
+        self.index.insert_unique(hash(&index), index, hash);
+    }
+
     /// The backend at `index`, if one is written there.
     pub(super) fn get(&self, index: u32) -> Option<&Backend> {
         let entry = self.entries.get(index as usize)?;
-        (self.index.get(&entry.backend) == Some(&index)).then_some(&entry.backend)
+        (self.find(&entry.backend) == Some(index)).then_some(&entry.backend)
     }
 
     /// Counts one more slot for `backend`. Returns its index, and whether its
     /// entry has to be written first; `None` when the table is full.
     pub(super) fn hold(&mut self, backend: &Backend) -> Option<(u32, bool)> {
-        if let Some(&index) = self.index.get(backend) {
+        if let Some(index) = self.find(backend) {
             self.entries[index as usize].slots += 1;
             return Some((index, false));
         }
@@ -71,7 +91,7 @@ impl Backends {
             backend: *backend,
             slots: 1,
         };
-        self.index.insert(*backend, index);
+        self.enter(index);
         Some((index, true))
     }
 
@@ -91,11 +111,13 @@ impl Backends {
 
     /// Frees the entry at `index` if no slot names it; says whether it did.
     pub(super) fn free_if_unused(&mut self, index: u32) -> bool {
-        let entry = &self.entries[index as usize];
-        if entry.slots > 0 || self.index.get(&entry.backend) != Some(&index) {
+        if self.entries[index as usize].slots > 0 || self.get(index).is_none() {
             return false;
         }
-        self.index.remove(&entry.backend);
+        let hash = self.hasher.hash_one(self.entries[index as usize].backend);
+        if let Ok(entry) = self.index.find_entry(hash, |found| *found == index) {
+            entry.remove();
+        }
         self.entries[index as usize] = Entry::default();
         self.free.insert(index);
         true
@@ -103,11 +125,8 @@ impl Backends {
 
     /// The indices that are written but that no slot names.
     pub(super) fn unused(&self) -> Vec<u32> {
-        self.index
-            .values()
-            .copied()
-            .filter(|index| self.entries[*index as usize].slots == 0)
-            .collect()
+        let unused = |index: &&u32| self.entries[**index as usize].slots == 0;
+        self.index.iter().filter(unused).copied().collect()
     }
 
     /// How many entries are written.
