@@ -6,6 +6,7 @@
 //! crate knows nothing of the kernel, of netlink or of `kube`.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod annotations;
 pub mod folder;
 pub mod mac;

@@ -65,6 +65,7 @@ fn service(index: u8, variant: u8) -> Change {
         },
         external_policy: TrafficPolicy::Cluster,
         source_ranges: vec![],
+        health_check_node_port: None,
     }))
 }
 
@@ -96,6 +97,7 @@ fn slice(index: u8, slice: u8, endpoints: u8) -> Change {
             .filter(|bit| endpoints >> bit & 1 == 1)
             .map(endpoint)
             .collect(),
+        triggered: None,
     }))
 }
 
@@ -338,6 +340,8 @@ fn object_of(change: &Change) -> String {
         Change::Slice(slice) => format!("slice {:?}", slice.key),
         Change::SliceGone(key) => format!("slice {key:?}"),
         Change::Zone(_) => "zone".to_owned(),
+        Change::NodeLeaving(_) => "leaving".to_owned(),
+        Change::Refused(kind) => format!("refused {kind}"),
         Change::NodeAddresses(_) => "addresses".to_owned(),
         Change::Synced(source) => format!("synced {source:?}"),
     }

@@ -70,12 +70,7 @@ pub fn compile(state: &ClusterState, node: &str, name: &NamespacedName) -> Vec<D
         for family in [Family::V4, Family::V6] {
             let endpoints = endpoints_of(state, service, port, family);
             for (address, number, policy) in addresses(state, service, port, family) {
-                let key = FrontendKey {
-                    address,
-                    port: number,
-                    protocol: port.protocol,
-                    scope: Scope::Socket,
-                };
+                let key = socket_key(address, number, port.protocol);
                 frontends
                     .entry(key)
                     .or_insert_with(|| frontend(key, service, port, &endpoints, policy, view));
@@ -85,11 +80,21 @@ pub fn compile(state: &ClusterState, node: &str, name: &NamespacedName) -> Vec<D
     frontends.into_values().collect()
 }
 
+/// What a connection of this node's own to an address is looked up by.
+pub(super) const fn socket_key(address: IpAddr, port: u16, protocol: Protocol) -> FrontendKey {
+    FrontendKey {
+        address,
+        port,
+        protocol,
+        scope: Scope::Socket,
+    }
+}
+
 /// The addresses of one family that a port answers on for sockets of this
 /// node, and the policy that holds there. A pod's or node's own connection to
 /// an external address reaches any endpoint, whatever the external policy
 /// (spec/proxy row 7).
-fn addresses(
+pub(super) fn addresses(
     state: &ClusterState,
     service: &Service,
     port: &ServicePort,
@@ -131,9 +136,9 @@ fn addresses(
 }
 
 /// One address of a Service port's endpoints, with the port it listens on.
-type PortEndpoint<'a> = (&'a Endpoint, u16);
+pub(super) type PortEndpoint<'a> = (&'a Endpoint, u16);
 
-fn endpoints_of<'a>(
+pub(super) fn endpoints_of<'a>(
     state: &'a ClusterState,
     service: &Service,
     port: &ServicePort,

@@ -6,10 +6,14 @@
 
 mod desired;
 mod endpoints;
+mod explain;
 mod frontends;
+mod local;
 mod serving;
 
 pub use desired::{Conflict, Desired, Update};
 pub use endpoints::{Choice, NodeView, choose};
+pub use explain::{Explanation, Kind, Reason, explain, explain_service};
 pub use frontends::{DesiredFrontend, FrontendKey, compile};
+pub use local::{local_endpoints, without_local};
 pub use serving::serving;

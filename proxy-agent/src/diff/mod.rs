@@ -15,4 +15,4 @@ mod realized;
 mod regions;
 
 pub use op::{Capacity, Dump, Op};
-pub use realized::{Plan, Realized, Refused, Usage};
+pub use realized::{MapUsage, Plan, Realized, Refused, Usage};

@@ -20,6 +20,8 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Realized {
     frontends: HashMap<FrontendKey, Frontend>,
+    /// How many of them are IPv6 ones.
+    v6_frontends: usize,
     slots: Vec<u32>,
     regions: Regions,
     backends: Backends,
@@ -75,6 +77,50 @@ pub struct Usage {
     pub capacity: Capacity,
 }
 
+/// How full one map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapUsage {
+    /// `frontends`, `slots` or `backends`.
+    pub name: &'static str,
+    /// The agent's flag that sets the capacity.
+    pub flag: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries there are.
+    pub capacity: u32,
+}
+
+impl MapUsage {
+    /// Whether `percent` of the entries are in use, or more.
+    #[must_use]
+    pub fn is_filled_to(&self, percent: u32) -> bool {
+        u64::from(self.used) * 100 >= u64::from(percent) * u64::from(self.capacity)
+    }
+}
+
+impl Usage {
+    /// Map by map.
+    #[must_use]
+    pub fn maps(&self) -> [MapUsage; 3] {
+        let map = |name, flag, used, capacity| MapUsage {
+            name,
+            flag,
+            used,
+            capacity,
+        };
+        let Capacity {
+            frontends,
+            slots,
+            backends,
+        } = self.capacity;
+        [
+            map("frontends", "--max-frontends", self.frontends, frontends),
+            map("slots", "--max-slots", self.slots, slots),
+            map("backends", "--max-backends", self.backends, backends),
+        ]
+    }
+}
+
 impl Realized {
     /// From what was read from the kernel. A frontend that is not whole (its
     /// region lies outside, overlaps another, or names a free backend) is
@@ -83,6 +129,7 @@ impl Realized {
     pub fn restore(dump: Dump, capacity: Capacity) -> Self {
         let mut realized = Self {
             frontends: HashMap::with_capacity(dump.frontends.len()),
+            v6_frontends: 0,
             slots: dump.slots,
             regions: Regions::new(capacity.slots),
             backends: Backends::restore(&dump.backends, capacity.backends),
@@ -96,6 +143,7 @@ impl Realized {
             let whole = realized.adopt(&frontend);
             let frontend = if whole { frontend } else { NOT_WHOLE };
             realized.ports.hold(frontend.service);
+            realized.v6_frontends += usize::from(key.address.is_ipv6());
             realized.frontends.insert(key, frontend);
         }
         realized
@@ -283,6 +331,8 @@ impl Realized {
                     if !same_region(&old, frontend) {
                         self.retire(&old, now);
                     }
+                } else {
+                    self.v6_frontends += usize::from(key.address.is_ipv6());
                 }
             }
             Op::SetFrontend { key, frontend } => {
@@ -294,6 +344,7 @@ impl Realized {
             }
             Op::DeleteFrontend { key } if done => {
                 if let Some(old) = self.frontends.remove(key) {
+                    self.v6_frontends -= usize::from(key.address.is_ipv6());
                     self.ports.let_go(old.service);
                     self.retire(&old, now);
                 }
@@ -359,12 +410,8 @@ impl Realized {
     /// How full the maps are.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let v6 = self
-            .frontends
-            .keys()
-            .filter(|key| key.address.is_ipv6())
-            .count();
-        let fuller = v6.max(self.frontends.len() - v6);
+        let v4 = self.frontends.len() - self.v6_frontends;
+        let fuller = self.v6_frontends.max(v4);
         Usage {
             frontends: u32::try_from(fuller).unwrap_or(u32::MAX),
             slots: self.capacity.slots - self.regions.free(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnetwork::IpNetwork;
 
@@ -129,6 +129,8 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// `loadBalancerSourceRanges`; empty allows everybody.
     pub source_ranges: Vec<IpNetwork>,
+    /// `healthCheckNodePort`, of a LoadBalancer with an external policy Local.
+    pub health_check_node_port: Option<u16>,
 }
 
 /// One port of a Service.
@@ -179,6 +181,9 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// The endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// When what made the slice change happened, as the annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time` says.
+    pub triggered: Option<SystemTime>,
 }
 
 /// One port of an EndpointSlice.

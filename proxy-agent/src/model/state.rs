@@ -19,8 +19,12 @@ pub enum Change {
     SliceGone(SliceKey),
     /// The zone that this node is in.
     Zone(Option<Arc<str>>),
+    /// This node is being deleted, or is not any more.
+    NodeLeaving(bool),
     /// The addresses that this node answers on.
     NodeAddresses(BTreeSet<IpAddr>),
+    /// An object of this kind was refused for what it says.
+    Refused(Arc<str>),
     /// A source's first list has been told in full.
     Synced(SourceKind),
 }
@@ -58,7 +62,9 @@ pub struct ClusterState {
     services: HashMap<NamespacedName, Arc<Service>>,
     slices: HashMap<NamespacedName, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
     zone: Option<Arc<str>>,
+    node_is_leaving: bool,
     node_addresses: BTreeSet<IpAddr>,
+    refused: BTreeMap<Arc<str>, u64>,
     synced: BTreeSet<SourceKind>,
 }
 
@@ -98,14 +104,22 @@ impl ClusterState {
                 dirty.all |= self.zone != zone;
                 self.zone = zone;
             }
+            Change::NodeLeaving(leaving) => self.node_is_leaving = leaving,
             Change::NodeAddresses(addresses) => {
                 dirty.all |= self.node_addresses != addresses;
                 self.node_addresses = addresses;
             }
+            Change::Refused(kind) => *self.refused.entry(kind).or_default() += 1,
             Change::Synced(source) => {
                 self.synced.insert(source);
             }
         }
+    }
+
+    /// How many objects were refused, by kind.
+    #[must_use]
+    pub fn refused(&self) -> &BTreeMap<Arc<str>, u64> {
+        &self.refused
     }
 
     /// How many changes were taken in.
@@ -150,6 +164,12 @@ impl ClusterState {
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
+    }
+
+    /// Whether this node is being deleted.
+    #[must_use]
+    pub fn node_is_leaving(&self) -> bool {
+        self.node_is_leaving
     }
 
     /// The addresses that this node answers on.

@@ -1,16 +1,18 @@
 //! One Kubernetes object to what the model needs of it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use berth_api::{Object, Rejected};
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 
 use crate::model::{
-    Endpoint, EndpointPort, EndpointSlice, NamespacedName, Protocol, Service, ServicePort,
+    Change, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Protocol, Service, ServicePort,
     SliceKey, TrafficPolicy,
 };
 
@@ -20,6 +22,10 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The label that names a slice's Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The annotation with the time at which what made a slice change happened.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// The taint of a node that the cluster autoscaler takes away.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// `sessionAffinityConfig.clientIP.timeoutSeconds`, if it is not given.
 const DEFAULT_AFFINITY: Duration = Duration::from_secs(10_800);
 
@@ -92,6 +98,7 @@ pub fn service_from(object: &Object, decoded: core::Service) -> Result<Option<Se
         internal_policy: policy(spec.internal_traffic_policy.as_deref()),
         external_policy: policy(spec.external_traffic_policy.as_deref()),
         source_ranges: source_ranges(object, ranges)?,
+        health_check_node_port: health_check_node_port(object, &spec)?,
     }))
 }
 
@@ -124,6 +131,24 @@ fn service_port(
             Some(number) => Some(port_number(object, &field("nodePort"), number)?),
         },
     })
+}
+
+/// The port on which load balancers ask this node for pods of the Service. The
+/// API server gives one only to a LoadBalancer with an external policy Local,
+/// and a stray number in another Service means nothing.
+fn health_check_node_port(
+    object: &Object,
+    spec: &core::ServiceSpec,
+) -> Result<Option<u16>, Rejected> {
+    let is_local = spec.external_traffic_policy.as_deref() == Some("Local");
+    match spec.health_check_node_port {
+        Some(number)
+            if number != 0 && is_local && spec.type_.as_deref() == Some("LoadBalancer") =>
+        {
+            port_number(object, "spec.healthCheckNodePort", number).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 fn affinity(spec: &core::ServiceSpec) -> Option<Duration> {
@@ -213,7 +238,14 @@ pub fn endpoint_slice_from(
         key: slice_key(object, service),
         ports,
         endpoints,
+        triggered: triggered(decoded.metadata.annotations.as_ref()),
     }))
+}
+
+/// A time that cannot be read only spoils a metric, so it refuses nothing.
+fn triggered(annotations: Option<&BTreeMap<String, String>>) -> Option<SystemTime> {
+    let time: Timestamp = annotations?.get(TRIGGERED)?.parse().ok()?;
+    Some(time.into())
 }
 
 /// The key of a slice object that names `service`.
@@ -251,22 +283,41 @@ fn read_endpoint(endpoint: &discovery::Endpoint, address: IpAddr) -> Endpoint {
     }
 }
 
-/// The zone of a Node object.
+/// What a Node object says of this node: its zone, and whether it is being
+/// deleted.
 ///
 /// # Errors
 /// When the object has not the shape of a Node.
-pub fn zone(object: &Object) -> Result<Option<Arc<str>>, Rejected> {
+pub fn node(object: &Object) -> Result<[Change; 2], Rejected> {
     let node: core::Node = object.decode()?;
-    Ok(zone_from(&node))
+    Ok(node_from(&node))
 }
 
-/// The zone of a Node that the API's client has decoded.
+/// As [`node`], of a Node that the API's client has decoded.
 #[must_use]
-pub fn zone_from(node: &core::Node) -> Option<Arc<str>> {
-    let labels = node.metadata.labels.as_ref()?;
-    labels
-        .get("topology.kubernetes.io/zone")
-        .map(|zone| zone.as_str().into())
+pub fn node_from(node: &core::Node) -> [Change; 2] {
+    let labels = node.metadata.labels.as_ref();
+    let zone = labels.and_then(|labels| labels.get("topology.kubernetes.io/zone"));
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    let is_tainted = taints
+        .unwrap_or_default()
+        .iter()
+        .any(|t| t.key == TO_BE_DELETED);
+    let is_leaving = is_tainted || node.metadata.deletion_timestamp.is_some();
+    [
+        Change::Zone(zone.map(|zone| zone.as_str().into())),
+        Change::NodeLeaving(is_leaving),
+    ]
+}
+
+/// That an object was refused.
+#[must_use]
+pub fn refused(refusal: &Rejected) -> Change {
+    let kind = refusal
+        .object
+        .as_ref()
+        .map_or("file", |object| &object.kind);
+    Change::Refused(kind.into())
 }
 
 fn protocol(object: &Object, field: &str, text: Option<&str>) -> Result<Protocol, Rejected> {
@@ -417,5 +468,68 @@ mod tests {
             .map(|e| (e.ready, e.serving, e.terminating))
             .collect();
         assert_eq!(told, [(true, true, false), (false, false, true)]);
+    }
+
+    #[test]
+    fn a_health_check_port_is_for_local_load_balancers() {
+        let port = |more: &str| {
+            let spec = format!(
+                "{{clusterIP: 10.96.0.7, ports: [{{port: 80}}], healthCheckNodePort: 30500{more}}}"
+            );
+            read(&spec).unwrap().unwrap().health_check_node_port
+        };
+        assert_eq!(
+            port(", type: LoadBalancer, externalTrafficPolicy: Local"),
+            Some(30500)
+        );
+        assert_eq!(port(", type: LoadBalancer"), None);
+        assert_eq!(port(", type: NodePort, externalTrafficPolicy: Local"), None);
+    }
+
+    #[test]
+    fn a_slice_says_when_its_cause_happened() {
+        let triggered = |annotation: &str| {
+            let text = format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: web-1, \
+                 namespace: shop, labels: {{kubernetes.io/service-name: web}}{annotation}}}\n\
+                 addressType: IPv4\nendpoints: []\n"
+            );
+            endpoint_slice(&object(&text)).unwrap().unwrap().triggered
+        };
+        let at = |time: &str| {
+            triggered(&format!(
+                ", annotations: {{endpoints.kubernetes.io/last-change-trigger-time: '{time}'}}"
+            ))
+        };
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(
+            at("1970-01-01T01:00:02.5+01:00"),
+            Some(epoch + Duration::from_millis(2500))
+        );
+        assert_eq!((at("yesterday"), triggered("")), (None, None));
+    }
+
+    #[test]
+    fn a_node_says_its_zone_and_whether_it_leaves() {
+        let read = |metadata: &str, spec: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: n1{metadata}}}\nspec: {{{spec}}}\n"
+            );
+            node(&object(&text)).unwrap()
+        };
+        let zone = ", labels: {topology.kubernetes.io/zone: z1}";
+        let taint = "taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]";
+        let deleted = ", deletionTimestamp: '2026-01-01T00:00:00Z'";
+        let staying = "taints: [{key: node.kubernetes.io/not-ready, effect: NoSchedule}]";
+        for (metadata, spec, leaving) in [
+            ("", "", false),
+            (zone, staying, false),
+            (zone, taint, true),
+            (deleted, "", true),
+        ] {
+            let told = (metadata == zone).then(|| "z1".into());
+            let expected = [Change::Zone(told), Change::NodeLeaving(leaving)];
+            assert_eq!(read(metadata, spec), expected, "{metadata} {spec}");
+        }
     }
 }

@@ -84,7 +84,7 @@ impl FolderReflector {
                 changes.extend(slice.map(|slice| Change::Slice(Box::new(slice))));
             }
             "Node" if object.key.name == self.node => {
-                changes.push(Change::Zone(decode::zone(object)?));
+                changes.extend(decode::node(object)?);
             }
             _ => {}
         }
@@ -95,6 +95,7 @@ impl FolderReflector {
         match key.kind.as_str() {
             "Service" => changes.push(Change::ServiceGone(name_of(key))),
             "EndpointSlice" => changes.extend(self.slices.remove(key).map(Change::SliceGone)),
+            "Node" if key.name == self.node => changes.push(Change::NodeLeaving(true)),
             _ => {}
         }
     }
@@ -132,6 +133,7 @@ pub fn watch(
             Ok((mut changes, rejected)) => {
                 for refusal in rejected {
                     warn!("{refusal}");
+                    changes.push(decode::refused(&refusal));
                 }
                 if is_first {
                     info!(folder = %root.display(), changes = changes.len(), "read the folder");

@@ -10,7 +10,6 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use berth_api::{Object, ObjectKey, Rejected, Source};
@@ -72,7 +71,8 @@ pub async fn watch(
     node: &str,
     tell: impl Fn(Vec<Change>) -> bool,
 ) -> anyhow::Result<()> {
-    let services = watcher::Config::default().labels(OURS).any_semantic();
+    // Pages of 500: the memory for a list is that of one page.
+    let services = watcher::Config::default().labels(OURS);
     let slices = watcher::Config::default()
         .labels(NOT_HEADLESS)
         .any_semantic();
@@ -217,7 +217,10 @@ impl<K: Kind> Reflection<K> {
                 self.pending.push(change);
             }
             Ok(None) => self.pending.extend(self.known.remove(&name).map(K::gone)),
-            Err(refusal) => warn!("{refusal}; what it said before stays"),
+            Err(refusal) => {
+                warn!("{refusal}; what it said before stays");
+                self.pending.push(decode::refused(&refusal));
+            }
         }
     }
 
@@ -269,19 +272,20 @@ async fn watch_node(
     tell: &impl Fn(Vec<Change>) -> bool,
 ) -> anyhow::Result<()> {
     let mut events = pin!(watcher(api, config).default_backoff());
-    let mut last: Option<Option<Arc<str>>> = None;
+    let mut last = Vec::new();
     while let Some(event) = events.next().await {
-        let zone = match event {
-            Ok(Event::Apply(node) | Event::InitApply(node)) => decode::zone_from(&node),
-            Ok(Event::Delete(_) | Event::Init | Event::InitDone) => continue,
+        let changes = match event {
+            Ok(Event::Apply(node) | Event::InitApply(node)) => decode::node_from(&node).to_vec(),
+            Ok(Event::Delete(_)) => vec![Change::NodeLeaving(true)],
+            Ok(Event::Init | Event::InitDone) => continue,
             Err(error) => {
                 warn!("the watch of this node broke and is taken up again: {error}");
                 continue;
             }
         };
-        if last.as_ref() != Some(&zone) {
-            last = Some(zone.clone());
-            if !tell(vec![Change::Zone(zone)]) {
+        if last != changes {
+            last.clone_from(&changes);
+            if !tell(changes) {
                 return Ok(());
             }
         }
@@ -376,7 +380,7 @@ mod tests {
             vec![Event::Apply(service("a", "10.96.0.1")), Event::InitDone],
         );
         let bad = vec![Event::Apply(service("a", "10.96.0.01"))];
-        assert!(run(&mut services, bad).is_empty());
+        assert_eq!(run(&mut services, bad), [Change::Refused("Service".into())]);
         assert_eq!(
             run(&mut services, vec![Event::Apply(service("a", "None"))]),
             ["-a"]
