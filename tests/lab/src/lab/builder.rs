@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::machine::{Binaries, Node, Vm};
 use super::objects;
@@ -21,6 +21,8 @@ use crate::require;
 /// Pods that are started at once: their starts wait for the kernel more than
 /// for a processor.
 const AT_ONCE: usize = 4;
+/// Lines of each log that are told if the programs do not follow.
+const TAIL: usize = 15;
 
 /// Something that happens while a lab is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +190,8 @@ impl LabBuilder {
         }
         self.say(format!("starting {} pods", pods.len()));
         self.start_pods(&lab, pods);
-        lab.settle()?;
+        lab.settle()
+            .map_err(|error| anyhow!("{error:#}\n{}", lab.log_tails(TAIL)))?;
         Ok(lab)
     }
 
