@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 
 use crate::address::family;
@@ -65,6 +65,22 @@ impl Handle {
             .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         self.tell(
             || format!("set neighbour {address} on interface number {index}"),
+            RouteNetlinkMessage::NewNeighbour(message),
+            REPLACE,
+        )
+    }
+
+    /// Has the kernel ask the link for `address` now, as if a packet were on
+    /// its way there (`NTF_USE`): up to `mcast_solicit` requests, 3 by default,
+    /// a second apart. Does not wait for an answer.
+    ///
+    /// # Errors
+    /// If there is no such interface.
+    pub fn probe_neighbour(&self, index: u32, address: IpAddr) -> Result<()> {
+        let mut message = write(index, address);
+        message.header.flags = NeighbourFlags::Use;
+        self.tell(
+            || format!("probe neighbour {address} on interface number {index}"),
             RouteNetlinkMessage::NewNeighbour(message),
             REPLACE,
         )

@@ -10,7 +10,7 @@ use super::{allocator, del, request};
 use crate::config::Config;
 use crate::env::Attachment;
 use crate::error::{CniError, Code};
-use crate::network::announce::Announcer;
+use crate::network::announce::announce;
 use crate::network::{PodNetns, parent, pod, shim};
 use crate::objects::Objects;
 use crate::result::{Interface, render, routes};
@@ -151,11 +151,9 @@ impl Wiring<'_> {
             self.clear_away(record, addresses[0]);
         })?;
         (self.observer)(Step::LinkUp);
-        let announcer = Announcer::open(self.netns, &record.ifname, mac, &addresses)?;
-        announcer.announce();
+        announce(self.netns, &link, mac, &addresses)?;
         pod::route(self.netns, &link, self.grants, &parent.node, shim_mac)?;
         (self.observer)(Step::PodRouted);
-        announcer.announce();
         if let Some(shim_mac) = shim_mac {
             shim::connect(
                 &host,
@@ -170,7 +168,6 @@ impl Wiring<'_> {
         record.complete = true;
         self.state.put_record(record)?;
         (self.observer)(Step::Done);
-        announcer.announce();
         Ok(link.mtu)
     }
 
