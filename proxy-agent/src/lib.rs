@@ -9,9 +9,12 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod canary;
 pub mod compile;
 pub mod datapath;
 pub mod diff;
+pub mod health;
+pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod reflector;

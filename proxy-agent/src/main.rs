@@ -1,21 +1,27 @@
 //! `berth-agent`: the command line around the library's rooms.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Sender};
+use std::str::FromStr;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use berth_agent::agent::{self, Controller, Input, Status};
+use berth_agent::agent::{self, Controller, Input, Inputs, Observer, Status};
+use berth_agent::canary::{self, Canary};
 use berth_agent::datapath::{self, KernelConfig, KernelDatapath};
 use berth_agent::diff::Capacity;
+use berth_agent::health::{self, HealthChecks, ProxyHealth};
+use berth_agent::metrics::{self, Metrics};
 use berth_agent::model::{Change, SourceKind};
 use berth_agent::sockets::{LivePeers, Reaper, Tracker};
 use berth_agent::{node, reflector};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::watch;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -41,6 +47,9 @@ enum Command {
     /// Take the programs from their hooks and remove every pin. Service
     /// addresses stop working on this node.
     Cleanup(Cleanup),
+    /// What the agent starts every few seconds to prove that Services work.
+    #[command(hide = true)]
+    Canary(CanaryChild),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +89,16 @@ struct Run {
     #[arg(long, default_value = "/run/berth/agent.sock")]
     socket: PathBuf,
 
+    /// Where load balancers and kubelet ask for the proxy's health (`/healthz`,
+    /// `/livez`); 0.0.0.0 is every address of both families. Empty: nowhere.
+    #[arg(long, default_value = "0.0.0.0:10256", value_name = "ADDRESS:PORT")]
+    healthz_bind_address: Bind,
+
+    /// Where monitors find the metrics (`/metrics`, `/proxyMode`). Empty:
+    /// nowhere.
+    #[arg(long, default_value = "127.0.0.1:10249", value_name = "ADDRESS:PORT")]
+    metrics_bind_address: Bind,
+
     /// How the log, on standard error, is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -102,6 +121,35 @@ struct Cleanup {
     /// The bpf file system that the agent was started with.
     #[arg(long, default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
+
+    /// The cgroup root that the agent was started with.
+    #[arg(long)]
+    cgroup_root: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CanaryChild {
+    cgroup: PathBuf,
+    word: String,
+    targets: Vec<SocketAddr>,
+}
+
+/// Where to listen, if anywhere.
+#[derive(Clone, Copy, Debug)]
+struct Bind(Option<SocketAddr>);
+
+impl FromStr for Bind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| {
+            "write an address and port such as 0.0.0.0:10256 or [::1]:10256, or nothing".to_owned()
+        })?;
+        Ok(Self(Some(address)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -117,6 +165,9 @@ fn main() -> ExitCode {
             run(*options)
         }
         Command::Cleanup(options) => cleanup(&options),
+        Command::Canary(options) => {
+            return canary::child(&options.cgroup, &options.word, &options.targets);
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -140,7 +191,15 @@ fn start_log(format: LogFormat) {
 }
 
 fn cleanup(options: &Cleanup) -> anyhow::Result<()> {
-    let removed = datapath::cleanup(&options.bpffs)?;
+    let mut removed = datapath::cleanup(&options.bpffs)?;
+    let cgroup_root = cgroup_root(options.cgroup_root.as_deref())?;
+    let left = canary::cleanup(&cgroup_root).with_context(|| {
+        format!(
+            "cannot remove the canary's cgroup below {}; stop the agent first",
+            cgroup_root.display()
+        )
+    })?;
+    removed.extend(left);
     for path in &removed {
         println!("removed {}", path.display());
     }
@@ -153,11 +212,9 @@ fn cleanup(options: &Cleanup) -> anyhow::Result<()> {
 fn run(options: Run) -> anyhow::Result<()> {
     // Two agents on the same maps would each undo what the other does.
     let _lock = lock(&options.state_dir)?;
-    let cgroup_root = match &options.cgroup_root {
-        Some(path) => path.clone(),
-        None => cgroup2_mount(Path::new("/proc/self/mountinfo"))?,
-    };
+    let cgroup_root = cgroup_root(options.cgroup_root.as_deref())?;
     info!(node = options.node_name, cgroup_root = %cgroup_root.display(), "starting");
+    let canary = Canary::start(&cgroup_root)?;
     let datapath = KernelDatapath::open(&KernelConfig {
         cgroup_root,
         bpffs: options.bpffs.clone(),
@@ -174,11 +231,23 @@ fn run(options: Run) -> anyhow::Result<()> {
         Controller::new(datapath, &options.node_name)?.with_sockets(Tracker::new(live, wake));
     spawn("sockets", move || reaper.run(&woken))?;
     let status = Status::starting();
-    let (inputs, received) = mpsc::channel();
+    let (health, metrics) = (ProxyHealth::default(), Metrics::default());
+    let (inputs, received, observer) = Observer::new(&health, &metrics);
+    let checks = observer.health_checks();
+    let _canary_cgroup = canary.cgroup()?;
+    inputs.send(Input::Changes(canary.changes(&options.node_name)))?;
+    let (told, counted) = (status.clone(), metrics.clone());
+    spawn("canary", move || {
+        let tell = |reason: Option<String>| {
+            counted.canary(reason.is_none());
+            told.set_canary(reason);
+        };
+        canary.run(|| told.is_serving(), tell);
+    })?;
 
     let told = status.clone();
     spawn("controller", move || {
-        agent::run(controller, &received, &told)
+        agent::run(controller, &received, &told, observer);
     })?;
     let to_controller = inputs.clone();
     spawn("node", move || watch_addresses(&to_controller))?;
@@ -205,6 +274,7 @@ fn run(options: Run) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        answer_monitors(&options, &inputs, health, metrics, checks);
         let to_controller = inputs.clone();
         let cluster = async {
             if !is_cluster {
@@ -227,6 +297,27 @@ fn run(options: Run) -> anyhow::Result<()> {
     })
 }
 
+/// Starts what answers on the node's ports. None of it ends the agent: one
+/// that cannot listen says so and tries again.
+fn answer_monitors(
+    options: &Run,
+    inputs: &Inputs,
+    health: ProxyHealth,
+    metrics: Metrics,
+    checks: watch::Receiver<HealthChecks>,
+) {
+    tokio::spawn(health::checks::serve(checks, health.clone()));
+    if let Bind(Some(address)) = options.healthz_bind_address {
+        let router = health::server::router(health, metrics.clone());
+        tokio::spawn(health::serve_for_ever("the health server", address, router));
+    }
+    if let Bind(Some(address)) = options.metrics_bind_address {
+        let inputs = inputs.clone();
+        let router = metrics::server::router(metrics, move || agent::refresh(inputs.clone()));
+        tokio::spawn(health::serve_for_ever("the metrics server", address, router));
+    }
+}
+
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     thread::Builder::new()
         .name(name.to_owned())
@@ -242,7 +333,14 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()>
     Ok(())
 }
 
-fn watch_addresses(inputs: &Sender<Input>) {
+fn cgroup_root(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match given {
+        Some(path) => Ok(path.to_owned()),
+        None => cgroup2_mount(Path::new("/proc/self/mountinfo")),
+    }
+}
+
+fn watch_addresses(inputs: &Inputs) {
     let mut last = None;
     let mut failed = String::new();
     loop {

@@ -25,6 +25,8 @@ pub struct Controller<D> {
     failing: BTreeMap<FrontendKey, String>,
     /// Addresses that two Services claim.
     conflicts: BTreeSet<String>,
+    /// Every operation of the last round was done.
+    is_done: bool,
     is_started: bool,
     sockets: Tracker,
 }
@@ -56,6 +58,7 @@ impl<D: Datapath> Controller<D> {
             datapath,
             failing: BTreeMap::new(),
             conflicts: BTreeSet::new(),
+            is_done: true,
             is_started: false,
             sockets: Tracker::default(),
         })
@@ -148,11 +151,13 @@ impl<D: Datapath> Controller<D> {
         }
         let results = self.datapath.apply(&plan.ops);
         let mut done = 0;
+        self.is_done = true;
         for (op, result) in plan.ops.iter().zip(results) {
             self.realized.settle(op, result.is_ok(), now);
             match result {
                 Ok(()) => done += 1,
                 Err(error) => {
+                    self.is_done = false;
                     if let Some(key) = key_of(op) {
                         failing.insert(key, format!("frontend {key}: {error}"));
                     } else {
@@ -247,6 +252,26 @@ impl<D: Datapath> Controller<D> {
     #[must_use]
     pub fn is_failing(&self) -> bool {
         !self.failing.is_empty() || (self.state.is_synced() && !self.is_started)
+    }
+
+    /// Whether the maps are up to date with everything that was taken in, but
+    /// for what they have no room for: that is told in other places, and is
+    /// no reason to think that the proxy hangs.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.is_started && self.is_done && self.state.is_synced()
+    }
+
+    /// Frontends that are not as desired, and why.
+    #[must_use]
+    pub fn failing(&self) -> &BTreeMap<FrontendKey, String> {
+        &self.failing
+    }
+
+    /// The name of the node that this is.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// The cluster as heard.

@@ -4,13 +4,20 @@
 //! [`Controller`] is the work without the waiting: a test drives it with a
 //! fake datapath. [`run`] is the loop around it.
 
+mod alarm;
+mod answers;
 mod controller;
 mod dump;
+mod observer;
 mod run;
 mod server;
+mod trace;
 mod udp;
 
+pub use answers::{service, services};
 pub use controller::{Controller, SyncReport};
 pub use dump::show;
-pub use run::{Input, Stage, Status, run};
-pub use server::serve;
+pub use observer::{Inputs, Observer};
+pub use run::{Input, Question, Stage, Status, run};
+pub use server::{refresh, router, serve};
+pub use trace::{Connection, trace};

@@ -4,10 +4,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use berth_api::agent::{Dump, ServiceDetail, ServiceSummary, Trace};
+use tokio::sync::oneshot;
+
+use super::answers;
 use super::controller::Controller;
 use super::dump;
+use super::observer::Observer;
+use super::trace::{Connection, trace};
 use crate::datapath::Datapath;
-use crate::model::Change;
+use crate::model::{Change, NamespacedName};
 
 /// How often everything is compared with everything.
 const PRUNE: Duration = Duration::from_secs(60);
@@ -19,8 +25,25 @@ const RETRY: Duration = Duration::from_millis(500);
 pub enum Input {
     /// A source has something to say.
     Changes(Vec<Change>),
-    /// Somebody wants to see a stage.
-    Show(Stage, tokio::sync::oneshot::Sender<String>),
+    /// Somebody wants to know something.
+    Ask(Question),
+}
+
+/// What can be asked; each names where the answer goes.
+#[derive(Debug)]
+pub enum Question {
+    /// A stage as text.
+    Text(Stage, oneshot::Sender<String>),
+    /// A stage as data.
+    Dump(Stage, oneshot::Sender<Dump>),
+    /// Every Service.
+    Services(oneshot::Sender<Vec<ServiceSummary>>),
+    /// One Service, if it is there.
+    Service(NamespacedName, oneshot::Sender<Option<ServiceDetail>>),
+    /// Where a connection would go.
+    Trace(Connection, oneshot::Sender<Trace>),
+    /// That the loop's own numbers be left for the metrics.
+    Numbers(oneshot::Sender<()>),
 }
 
 /// A stage of the agent that can be looked at.
@@ -40,6 +63,7 @@ pub enum Stage {
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     not_ready: Arc<Mutex<Vec<String>>>,
+    canary: Arc<Mutex<Option<String>>>,
 }
 
 impl Status {
@@ -48,16 +72,36 @@ impl Status {
     pub fn starting() -> Self {
         let status = Self::default();
         status.set(vec!["the agent is starting".to_owned()]);
+        status.set_canary(Some("the canary has not passed yet".to_owned()));
         status
     }
 
     /// Why not to send traffic here; empty when all is well.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = self
+            .not_ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let canary = self.canary.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons.extend(canary.clone());
+        reasons
+    }
+
+    /// Whether the maps and programs are in place, as far as the loop knows:
+    /// the canary can be sent.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
         self.not_ready
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .is_empty()
+    }
+
+    /// Why the canary does not pass; `None` when it does.
+    pub fn set_canary(&self, reason: Option<String>) {
+        *self.canary.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     fn set(&self, reasons: Vec<String>) {
@@ -69,7 +113,12 @@ impl Status {
 }
 
 /// Runs until every sender is gone.
-pub fn run<D: Datapath>(mut controller: Controller<D>, inputs: &Receiver<Input>, status: &Status) {
+pub fn run<D: Datapath>(
+    mut controller: Controller<D>,
+    inputs: &Receiver<Input>,
+    status: &Status,
+    mut observer: Observer,
+) {
     let mut next_prune = Instant::now() + PRUNE;
     loop {
         let now = Instant::now();
@@ -79,30 +128,50 @@ pub fn run<D: Datapath>(mut controller: Controller<D>, inputs: &Receiver<Input>,
             .flatten()
             .min();
         let patience = wake.map_or(PRUNE, |wake| wake.saturating_duration_since(now));
-        match inputs.recv_timeout(patience) {
-            Ok(input) => {
-                handle(&mut controller, input);
-                for input in inputs.try_iter() {
-                    handle(&mut controller, input);
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+        let input = match inputs.recv_timeout(patience) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let began = Instant::now();
+        let mut questions = Vec::new();
+        for input in input.into_iter().chain(inputs.try_iter()) {
+            match input {
+                Input::Changes(changes) => {
+                    observer.taking(&controller, &changes);
+                    controller.take(changes);
+                }
+                Input::Ask(question) => questions.push(question),
+            }
         }
-        let now = Instant::now();
-        if now >= next_prune {
-            controller.prune(now);
-            next_prune = now + PRUNE;
+        if began >= next_prune {
+            controller.prune(began);
+            next_prune = began + PRUNE;
         }
-        controller.sync(now);
+        controller.sync(began);
         status.set(controller.not_ready());
+        observer.round(&controller, began);
+        for question in questions {
+            answer(&controller, &observer, question);
+        }
     }
 }
 
-fn handle<D: Datapath>(controller: &mut Controller<D>, input: Input) {
-    match input {
-        Input::Changes(changes) => controller.take(changes),
-        // Whoever asked may have gone away.
-        Input::Show(stage, reply) => drop(reply.send(dump::show(controller, stage))),
+/// Whoever asked may have gone away.
+fn answer<D: Datapath>(controller: &Controller<D>, observer: &Observer, question: Question) {
+    match question {
+        Question::Text(stage, reply) => drop(reply.send(dump::show(controller, stage))),
+        Question::Dump(stage, reply) => drop(reply.send(answers::dump(controller, stage))),
+        Question::Services(reply) => drop(reply.send(answers::services(controller))),
+        Question::Service(name, reply) => {
+            drop(reply.send(answers::service(controller, &name)));
+        }
+        Question::Trace(connection, reply) => {
+            drop(reply.send(trace(controller, &connection)));
+        }
+        Question::Numbers(reply) => {
+            observer.look(controller);
+            let _ = reply.send(());
+        }
     }
 }

@@ -325,6 +325,7 @@ mod tests {
                 Change::Slice(slice) => format!("+{}@{}", slice.key.slice, slice.key.service.name),
                 Change::SliceGone(key) => format!("-{}@{}", key.slice, key.service.name),
                 Change::Synced(_) => "synced".to_owned(),
+                Change::Refused(kind) => format!("refused a {kind}"),
                 other => format!("{other:?}"),
             })
             .collect()
@@ -380,7 +381,7 @@ mod tests {
             vec![Event::Apply(service("a", "10.96.0.1")), Event::InitDone],
         );
         let bad = vec![Event::Apply(service("a", "10.96.0.01"))];
-        assert_eq!(run(&mut services, bad), [Change::Refused("Service".into())]);
+        assert_eq!(run(&mut services, bad), ["refused a Service"]);
         assert_eq!(
             run(&mut services, vec![Event::Apply(service("a", "None"))]),
             ["-a"]
