@@ -19,7 +19,7 @@ pub use counters::Counter;
 pub use frontend::{
     AffinityKey, AffinityValue, Backend, Frontend, FrontendKey4, FrontendKey6, Scope,
 };
-pub use socket::{DatagramPeers, Translation};
+pub use socket::{DatagramPeers, TranslatedSocket, Translation};
 
 /// The layout of everything in this crate. Part of the pin path.
 pub const VERSION: u32 = 1;

@@ -14,6 +14,9 @@ pub const AFFINITY: &str = "AFFINITY";
 pub const CONNECTED: &str = "CONNECTED";
 /// `socket -> DatagramPeers`, socket storage.
 pub const DATAGRAMS: &str = "DATAGRAMS";
+/// [`crate::TranslatedSocket`]s on their way to the agent, ring buffer; not
+/// pinned: each agent has its own.
+pub const TRANSLATED: &str = "TRANSLATED";
 /// `Counter -> u64`, per-CPU array.
 pub const COUNTERS: &str = "COUNTERS";
 
@@ -25,6 +28,9 @@ pub const DEFAULT_SLOTS: u32 = 1 << 20;
 pub const DEFAULT_BACKENDS: u32 = 1 << 18;
 /// Clients with session affinity.
 pub const DEFAULT_AFFINITY: u32 = 65_536;
+
+/// Octets of `TRANSLATED`, a power of two; the agent empties it and goes on.
+pub const TRANSLATED_BYTES: u32 = 1 << 18;
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`.
 pub const F_MMAPABLE: u32 = 1 << 10;

@@ -47,7 +47,20 @@ impl DatagramPeers {
     pub const LEN: usize = 8;
 }
 
+/// What the iterator over `CONNECTED` says about one socket.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct TranslatedSocket {
+    /// The socket's cookie (`SO_COOKIE`), unique while the machine is up.
+    pub cookie: u64,
+    /// Its entry.
+    pub translation: Translation,
+}
+
 const _: () = {
+    assert!(size_of::<TranslatedSocket>() == 48);
     assert!(size_of::<Translation>() == 40);
     assert!(size_of::<DatagramPeers>() == 328);
 };

@@ -16,6 +16,7 @@ mod bind;
 mod choose;
 mod maps;
 mod socket;
+mod sockets;
 
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};

@@ -13,8 +13,9 @@ use tracing::info;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::hooks::{CgroupRoot, HOOKS};
-use super::pins::{Pins, kernel_error, specs};
+use super::pins::{Pins, specs};
 use super::sys::{self, MappedArray};
+use super::translated::TranslatedSockets;
 use super::{Datapath, DatapathError};
 use crate::compile::FrontendKey;
 use crate::diff::{Capacity, Dump, Op};
@@ -46,7 +47,7 @@ pub struct KernelDatapath {
     frontends4: OwnedFd,
     frontends6: OwnedFd,
     affinity: OwnedFd,
-    connected: OwnedFd,
+    translated: Option<TranslatedSockets>,
     counters: aya::maps::PerCpuArray<MapData, u64>,
     slots: MappedArray,
     backends: MappedArray,
@@ -116,6 +117,7 @@ impl KernelDatapath {
             .map_err(|e| load(&e))?;
             programs.push(duplicate(fd.as_fd())?);
         }
+        let translated = connected(&mut object)?;
         let slots = map_data(&mut object, maps::SLOTS)?;
         let backends = map_data(&mut object, maps::BACKENDS)?;
         let mmap = |error| DatapathError::Kernel {
@@ -133,8 +135,7 @@ impl KernelDatapath {
             frontends4: duplicate(map_data(&mut object, maps::FRONTENDS4)?.fd().as_fd())?,
             frontends6: duplicate(map_data(&mut object, maps::FRONTENDS6)?.fd().as_fd())?,
             affinity: duplicate(map_data(&mut object, maps::AFFINITY)?.fd().as_fd())?,
-            connected: sys::obj_get(&folder.join(maps::CONNECTED))
-                .map_err(|e| kernel_error("open the map", &folder.join(maps::CONNECTED), e))?,
+            translated: Some(translated),
             counters: object
                 .take_map(maps::COUNTERS)
                 .ok_or_else(|| DatapathError::Load("no map COUNTERS".to_owned()))?
@@ -151,12 +152,10 @@ impl KernelDatapath {
         })
     }
 
-    /// The map `CONNECTED`, for whoever lists the sockets in it.
-    ///
-    /// # Errors
-    /// When the process has no file descriptor left.
-    pub fn connected(&self) -> Result<OwnedFd, DatapathError> {
-        duplicate(self.connected.as_fd())
+    /// The list of the sockets that the programs have connected; `None` the
+    /// second time.
+    pub fn take_translated(&mut self) -> Option<TranslatedSockets> {
+        self.translated.take()
     }
 
     fn write_one(&mut self, op: &Op) -> Result<(), DatapathError> {
@@ -468,6 +467,15 @@ fn map_data(object: &mut Ebpf, name: &str) -> Result<MapData, DatapathError> {
     }
 }
 
+fn connected(object: &mut Ebpf) -> Result<TranslatedSockets, DatapathError> {
+    let missing = || DatapathError::Load("no map CONNECTED".to_owned());
+    let map = object.take_map(maps::CONNECTED).ok_or_else(missing)?;
+    let Map::SkStorage(data) = map else {
+        return Err(missing());
+    };
+    TranslatedSockets::load(object, data.fd().as_fd())
+}
+
 fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, DatapathError> {
     let what = || "duplicate a file descriptor".to_owned();
     fd.try_clone_to_owned()
@@ -477,7 +485,7 @@ fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, DatapathError> {
         })
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut told = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -7,10 +7,12 @@ mod kernel;
 mod pins;
 #[expect(unsafe_code, reason = "the one file of raw system calls")]
 mod sys;
+mod translated;
 
 pub use fake::FakeDatapath;
 pub use kernel::{KernelConfig, KernelDatapath};
 pub use pins::cleanup;
+pub use translated::TranslatedSockets;
 
 use std::io;
 use std::path::PathBuf;

@@ -21,6 +21,9 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_ITER_CREATE: libc::c_int = 33;
+/// `enum bpf_attach_type`.
+const BPF_TRACE_ITER: u32 = 28;
 
 /// Calls bpf(2) with one command's attributes.
 fn bpf<A>(command: libc::c_int, attr: &mut A) -> io::Result<libc::c_long> {
@@ -127,6 +130,60 @@ pub(super) fn link_create(
         flags: 0,
     };
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+#[repr(C)]
+struct LinkIteratorAttr {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    iter_info: u64,
+    iter_info_len: u32,
+    padding: u32,
+}
+
+/// `union bpf_iter_link_info`, for the iterators over a map.
+#[repr(C)]
+struct IteratorInfo {
+    map_fd: u32,
+    padding: [u32; 3],
+}
+
+/// Binds an iterator program to the map that it iterates over.
+pub(super) fn link_iterator(
+    program: BorrowedFd<'_>,
+    map: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let info = IteratorInfo {
+        map_fd: raw(map),
+        padding: [0; 3],
+    };
+    let mut attr = LinkIteratorAttr {
+        prog_fd: raw(program),
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        iter_info: &raw const info as u64,
+        iter_info_len: u32::try_from(size_of::<IteratorInfo>()).expect("a small structure"),
+        padding: 0,
+    };
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+#[repr(C)]
+struct IteratorAttr {
+    link_fd: u32,
+    flags: u32,
+}
+
+/// One walk of an iterator: reading the file runs the program.
+pub(super) fn iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = IteratorAttr {
+        link_fd: raw(link),
+        flags: 0,
+    };
+    bpf(BPF_ITER_CREATE, &mut attr).map(owned)
 }
 
 #[repr(C)]

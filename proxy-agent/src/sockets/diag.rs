@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use berth_abi::{Addr, Translation};
+use berth_abi::Addr;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -17,14 +17,6 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 
-const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
-const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
-const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
-const SK_DIAG_BPF_STORAGE: u16 = 1;
-const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 3;
-
-/// The low 14 bits of an attribute's type; the others are flags.
-const ATTRIBUTE_TYPE: u16 = 0x3fff;
 const IPPROTO_UDP: u8 = 17;
 /// A UDP socket is in state ESTABLISHED (1) while it is connected.
 const CONNECTED_STATES: u32 = 1 << 1;
@@ -97,20 +89,37 @@ const _: () = {
     assert!(size_of::<Answer>() == 72);
 };
 
-/// A connected UDP socket that Berth translated.
+/// A connected UDP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Translated {
+pub(super) struct Listed {
     family: u8,
     id: SocketId,
-    /// Its entry in `CONNECTED`.
-    pub(super) translation: Translation,
+}
+
+impl Listed {
+    /// What tells it from every other socket since the machine was started.
+    pub(super) fn cookie(&self) -> u64 {
+        let [low, high] = self.id.cookie;
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    /// Where it is connected to: address, and port in network byte order.
+    pub(super) fn peer(&self) -> (Addr, u16) {
+        let [a, b, c, d, ..] = self.id.peer;
+        let address = if self.family == Family::V4 as u8 {
+            Addr::from_v4_be(u32::from_ne_bytes([a, b, c, d]))
+        } else {
+            Addr::from(Ipv6Addr::from(self.id.peer))
+        };
+        (address, self.id.peer_port_be)
+    }
 }
 
 /// One message of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
-    /// A socket of ours.
-    Socket(Translated),
+    /// A socket in a list.
+    Socket(Listed),
     /// The end of a list.
     Done,
     /// The answer to a command: 0 or an errno.
@@ -122,9 +131,8 @@ pub(super) enum Message {
 #[error("the kernel's answer is shorter than it says")]
 pub(super) struct Malformed;
 
-/// Asks for every connected UDP socket, each with its value in the socket
-/// storage map `map`, a file descriptor of this process.
-pub(super) fn dump(family: Family, map: u32, sequence: u32) -> Vec<u8> {
+/// Asks for every connected UDP socket of one family.
+pub(super) fn dump(family: Family, sequence: u32) -> Vec<u8> {
     let request = Request {
         family: family as u8,
         protocol: IPPROTO_UDP,
@@ -133,16 +141,12 @@ pub(super) fn dump(family: Family, map: u32, sequence: u32) -> Vec<u8> {
         states: CONNECTED_STATES,
         id: SocketId::new_zeroed(),
     };
-    let mut map_fd = Vec::new();
-    put_attribute(&mut map_fd, SK_DIAG_BPF_STORAGE_REQ_MAP_FD, map.as_bytes());
-    let mut storages = Vec::new();
-    put_attribute(&mut storages, INET_DIAG_REQ_SK_BPF_STORAGES, &map_fd);
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message(SOCK_DIAG_BY_FAMILY, flags, sequence, request, &storages)
+    message(SOCK_DIAG_BY_FAMILY, flags, sequence, request)
 }
 
 /// Asks for the end of one socket. The kernel answers with a [`Message::Result`].
-pub(super) fn destroy(socket: &Translated, sequence: u32) -> Vec<u8> {
+pub(super) fn destroy(socket: &Listed, sequence: u32) -> Vec<u8> {
     let request = Request {
         family: socket.family,
         protocol: IPPROTO_UDP,
@@ -152,11 +156,11 @@ pub(super) fn destroy(socket: &Translated, sequence: u32) -> Vec<u8> {
         id: socket.id,
     };
     let flags = NLM_F_REQUEST | NLM_F_ACK;
-    message(SOCK_DESTROY, flags, sequence, request, &[])
+    message(SOCK_DESTROY, flags, sequence, request)
 }
 
-/// Reads one datagram of the kernel. Sockets that are not ours are left out,
-/// and so is what belongs to another request than `sequence`.
+/// Reads one datagram of the kernel. What belongs to another request than
+/// `sequence` is left out.
 pub(super) fn parse(datagram: &[u8], sequence: u32) -> Result<Vec<Message>, Malformed> {
     let mut messages = Vec::new();
     let mut rest = datagram;
@@ -180,8 +184,11 @@ pub(super) fn parse(datagram: &[u8], sequence: u32) -> Result<Vec<Message>, Malf
                 });
             }
             SOCK_DIAG_BY_FAMILY => {
-                let (answer, attributes) = Answer::read_from_prefix(body).map_err(|_| Malformed)?;
-                messages.extend(translated(&answer, attributes).map(Message::Socket));
+                let (answer, _) = Answer::read_from_prefix(body).map_err(|_| Malformed)?;
+                messages.push(Message::Socket(Listed {
+                    family: answer.family,
+                    id: answer.id,
+                }));
             }
             _ => {}
         }
@@ -189,60 +196,16 @@ pub(super) fn parse(datagram: &[u8], sequence: u32) -> Result<Vec<Message>, Malf
     Ok(messages)
 }
 
-/// The socket, if its entry in `CONNECTED` says where it is connected to now.
-fn translated(answer: &Answer, list: &[u8]) -> Option<Translated> {
-    let storages = attribute(list, INET_DIAG_SK_BPF_STORAGES)?;
-    let storage = attribute(storages, SK_DIAG_BPF_STORAGE)?;
-    let value = attribute(storage, SK_DIAG_BPF_STORAGE_MAP_VALUE)?;
-    let translation = Translation::read_from_bytes(value).ok()?;
-    let [a, b, c, d, ..] = answer.id.peer;
-    let peer = if answer.family == Family::V4 as u8 {
-        Addr::from_v4_be(u32::from_ne_bytes([a, b, c, d]))
-    } else {
-        Addr::from(Ipv6Addr::from(answer.id.peer))
-    };
-    let is_ours = answer.id.peer_port_be != 0
-        && answer.id.peer_port_be == translation.backend_port_be
-        && peer == translation.backend;
-    is_ours.then_some(Translated {
-        family: answer.family,
-        id: answer.id,
-        translation,
-    })
-}
-
-/// The first attribute of this type in a list of them.
-fn attribute(mut list: &[u8], kind: u16) -> Option<&[u8]> {
-    loop {
-        let (length, rest) = u16::read_from_prefix(list).ok()?;
-        let (found, _) = u16::read_from_prefix(rest).ok()?;
-        let length = usize::from(length);
-        let value = list.get(4..length)?;
-        if found & ATTRIBUTE_TYPE == kind {
-            return Some(value);
-        }
-        list = list.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-fn put_attribute(list: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).expect("requests are a few octets");
-    list.extend(length.as_bytes());
-    list.extend(kind.as_bytes());
-    list.extend(value);
-    list.resize(list.len().next_multiple_of(4), 0);
-}
-
-fn message(kind: u16, flags: u16, sequence: u32, request: Request, attributes: &[u8]) -> Vec<u8> {
-    let length = size_of::<Header>() + size_of::<Request>() + attributes.len();
+fn message(kind: u16, flags: u16, sequence: u32, request: Request) -> Vec<u8> {
+    let length = size_of::<Header>() + size_of::<Request>();
     let header = Header {
-        length: u32::try_from(length).expect("requests are a few octets"),
+        length: u32::try_from(length).expect("a request is a few octets"),
         kind,
         flags,
         sequence,
         port: 0,
     };
-    [header.as_bytes(), request.as_bytes(), attributes].concat()
+    [header.as_bytes(), request.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -250,8 +213,6 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-
-    const PORT: u16 = 5353;
 
     fn addr(text: &str) -> Addr {
         Addr::from(text.parse::<IpAddr>().unwrap())
@@ -265,7 +226,7 @@ mod tests {
         }
         SocketId {
             source_port_be: 40_000_u16.to_be(),
-            peer_port_be: PORT.to_be(),
+            peer_port_be: 5_353_u16.to_be(),
             source: [0; 16],
             peer: octets,
             interface: 0,
@@ -273,36 +234,13 @@ mod tests {
         }
     }
 
-    fn translation(backend: &str) -> Translation {
-        Translation {
-            frontend: addr("10.96.0.10"),
-            backend: addr(backend),
-            frontend_port_be: 53_u16.to_be(),
-            backend_port_be: PORT.to_be(),
-            service: 3,
-        }
-    }
-
-    /// As the kernel lists a socket.
-    fn listed(family: Family, peer: &str, entry: Option<Translation>) -> Vec<u8> {
+    /// As the kernel lists a socket, with an attribute behind it.
+    fn listed(family: Family, peer: &str) -> Vec<u8> {
         let mut answer = Answer::new_zeroed();
         answer.family = family as u8;
         answer.id = id(peer);
-        let mut attributes = Vec::new();
-        put_attribute(&mut attributes, 8, &[0]);
-        if let Some(entry) = entry {
-            let mut storage = Vec::new();
-            put_attribute(&mut storage, 2, &[1, 0, 0, 0]);
-            put_attribute(
-                &mut storage,
-                SK_DIAG_BPF_STORAGE_MAP_VALUE,
-                entry.as_bytes(),
-            );
-            let mut storages = Vec::new();
-            put_attribute(&mut storages, SK_DIAG_BPF_STORAGE | 0x8000, &storage);
-            put_attribute(&mut attributes, INET_DIAG_SK_BPF_STORAGES, &storages);
-        }
-        let length = size_of::<Header>() + size_of::<Answer>() + attributes.len();
+        let attribute = [5, 0, 8, 0, 0, 0, 0, 0];
+        let length = size_of::<Header>() + size_of::<Answer>() + attribute.len();
         let header = Header {
             length: u32::try_from(length).unwrap(),
             kind: SOCK_DIAG_BY_FAMILY,
@@ -310,7 +248,7 @@ mod tests {
             sequence: 9,
             port: 0,
         };
-        [header.as_bytes(), answer.as_bytes(), &attributes].concat()
+        [header.as_bytes(), answer.as_bytes(), &attribute].concat()
     }
 
     fn end(kind: u16, code: i32) -> Vec<u8> {
@@ -325,26 +263,19 @@ mod tests {
     }
 
     #[test]
-    fn finds_translated_sockets_of_each_family() {
-        for (family, peer) in [
-            (Family::V4, "10.20.0.57"),
-            (Family::V6, "fd00::57"),
-            (Family::V6, "::ffff:10.20.0.57"),
+    fn reads_sockets_of_each_family_and_names_them_again() {
+        for (family, peer, address) in [
+            (Family::V4, "10.20.0.57", "10.20.0.57"),
+            (Family::V6, "fd00::57", "fd00::57"),
+            (Family::V6, "::ffff:10.20.0.57", "10.20.0.57"),
         ] {
-            let entry = Translation {
-                // The programs hold IPv4 in its mapped form too.
-                backend: match peer.parse().unwrap() {
-                    IpAddr::V4(v4) => Addr::from(IpAddr::V4(v4)),
-                    IpAddr::V6(v6) => Addr::from(v6),
-                },
-                ..translation("10.20.0.57")
-            };
-            let datagram = [listed(family, peer, Some(entry)), end(NLMSG_DONE, 0)].concat();
+            let datagram = [listed(family, peer), end(NLMSG_DONE, 0)].concat();
             let messages = parse(&datagram, 9).unwrap();
             let [Message::Socket(socket), Message::Done] = messages[..] else {
                 panic!("{messages:?}");
             };
-            assert_eq!(socket.translation, entry);
+            assert_eq!(socket.peer(), (addr(address), 5_353_u16.to_be()));
+            assert_eq!(socket.cookie(), 8 << 32 | 7);
             let request = destroy(&socket, 10);
             assert_eq!(&request[24..], id(peer).as_bytes());
             assert_eq!(&request[16..18], &[family as u8, IPPROTO_UDP]);
@@ -352,36 +283,20 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_the_application_connected_is_not_ours() {
-        let elsewhere = translation("10.20.0.58");
-        let cleared = Translation {
-            backend_port_be: 0,
-            ..translation("10.20.0.57")
-        };
-        for entry in [None, Some(elsewhere), Some(cleared)] {
-            let datagram = listed(Family::V4, "10.20.0.57", entry);
-            assert_eq!(parse(&datagram, 9), Ok(vec![]));
-        }
-    }
-
-    #[test]
     fn reads_results_and_skips_other_requests() {
         assert_eq!(parse(&end(NLMSG_ERROR, 0), 9), Ok(vec![Message::Result(0)]));
-        assert_eq!(
-            parse(&end(NLMSG_ERROR, -libc::ENOENT), 9),
-            Ok(vec![Message::Result(libc::ENOENT)])
-        );
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            assert_eq!(
+                parse(&end(kind, -libc::ENOENT), 9),
+                Ok(vec![Message::Result(libc::ENOENT)])
+            );
+        }
         assert_eq!(parse(&end(NLMSG_ERROR, i32::MIN), 8), Ok(vec![]));
     }
 
     #[test]
     fn no_datagram_is_read_past_its_end() {
-        let entry = Some(translation("10.20.0.57"));
-        let whole = [
-            listed(Family::V4, "10.20.0.57", entry),
-            end(NLMSG_ERROR, -1),
-        ]
-        .concat();
+        let whole = [listed(Family::V4, "10.20.0.57"), end(NLMSG_ERROR, -1)].concat();
         for length in 0..whole.len() {
             // Whatever it makes of it, it does not panic.
             let _ = parse(&whole[..length], 9);
@@ -397,14 +312,10 @@ mod tests {
     }
 
     #[test]
-    fn the_dump_asks_for_connected_sockets_with_their_entry() {
-        let request = dump(Family::V6, 77, 5);
-        assert_eq!(request.len(), 16 + 56 + 12);
+    fn the_dump_asks_for_connected_sockets() {
+        let request = dump(Family::V6, 5);
         let (header, body) = Header::read_from_prefix(&request).unwrap();
-        assert_eq!((header.length, header.sequence), (84, 5));
+        assert_eq!((header.length, header.sequence), (72, 5));
         assert_eq!(body[..8], [10, 17, 0, 0, 2, 0, 0, 0]);
-        let storages = attribute(&body[56..], INET_DIAG_REQ_SK_BPF_STORAGES).unwrap();
-        let map = attribute(storages, SK_DIAG_BPF_STORAGE_REQ_MAP_FD).unwrap();
-        assert_eq!(map, 77_u32.as_bytes());
     }
 }

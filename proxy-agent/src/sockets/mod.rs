@@ -8,17 +8,21 @@
 //! ECONNABORTED and connects again, to an endpoint that lives.
 //!
 //! ```text
-//! controller --> Tracker --wake--> reaper thread: for each network namespace
-//!                   |                dump UDP sockets with their CONNECTED value
-//!                   '-- live peers ----> is the pair of this socket alive? else destroy
+//! controller --> Tracker --wake--> reaper: list CONNECTED (all namespaces)
+//!                   |                which of these endpoints are not alive?
+//!                   '-- live peers ----^
+//!                                    in each network namespace, list connected
+//!                                    UDP sockets and destroy those, by cookie
 //! ```
 //!
-//! **Those and no others.** The dump asks the kernel for each socket's own
-//! entry in `CONNECTED` (`INET_DIAG_REQ_SK_BPF_STORAGES`, Linux 5.7), which
-//! only Berth's connect() programs write. A socket without an entry, or whose
-//! peer is not the one in its entry, is not ours: the application itself
-//! connected it, perhaps to the very same pod. Each socket is named by its
-//! cookie, so a port number that is used again meanwhile hits nobody.
+//! **Those and no others.** A socket is Berth's if it has an entry in the map
+//! `CONNECTED`, which only Berth's connect() programs write, and is still
+//! connected to the peer in that entry. An eBPF iterator lists the entries with
+//! the cookies of their sockets; sock_diag lists sockets with cookie and peer,
+//! but shows such entries for TCP sockets alone (seen on Linux 6.18), so the
+//! two lists are joined. A socket that the application itself connected is not
+//! in both, even if its peer is the very same pod; and as the cookie names one
+//! socket for ever, a port number that is used again meanwhile hits nobody.
 //!
 //! **What is alive.** Per Service port, every endpoint that serves, wherever
 //! it is, and whatever the maps still hand out. An endpoint that terminates

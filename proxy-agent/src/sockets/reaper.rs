@@ -1,7 +1,8 @@
 //! The thread that lists sockets and destroys the stale ones.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -15,9 +16,10 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use tracing::{debug, info, warn};
 
-use super::diag::{self, Family, Message, Translated};
+use super::diag::{self, Family, Listed, Message};
 use super::namespaces;
-use super::tracker::LivePeers;
+use super::tracker::{LivePeers, Peer};
+use crate::datapath::TranslatedSockets;
 
 /// Larger than any datagram that the kernel makes of a list.
 const DATAGRAM: usize = 64 << 10;
@@ -29,20 +31,23 @@ const ROUNDS: usize = 4;
 /// second of its endpoint's end.
 const LONGEST_REST: Duration = Duration::from_millis(500);
 
+/// What it means when it cannot be done.
+const CONSEQUENCE: &str = "clients of UDP Services may wait for an endpoint that has gone";
+
 /// Lists and destroys.
 #[derive(Debug)]
 pub struct Reaper {
-    connected: OwnedFd,
+    translated: TranslatedSockets,
     live: LivePeers,
     destroyed: Arc<AtomicU64>,
 }
 
 impl Reaper {
-    /// `connected` is the map `CONNECTED`.
+    /// Compares what the programs have `translated` with what is `live`.
     #[must_use]
-    pub fn new(connected: OwnedFd, live: LivePeers) -> Self {
+    pub fn new(translated: TranslatedSockets, live: LivePeers) -> Self {
         Self {
-            connected,
+            translated,
             live,
             destroyed: Arc::default(),
         }
@@ -68,54 +73,64 @@ impl Reaper {
         }
     }
 
-    /// Looks at every connected UDP socket of the node once.
+    /// Looks at every translated socket of the node once.
     pub fn sweep(&self) {
+        let translated = match self.translated.list() {
+            Ok(translated) => translated,
+            Err(error) => {
+                warn!(%error, "cannot list the translated sockets; {}", CONSEQUENCE);
+                return;
+            }
+        };
+        // TCP sockets are among them, and stay: no list of UDP sockets has them.
+        let stale: HashMap<u64, Peer> = translated
+            .into_iter()
+            .filter(|(_, translation)| !self.live.covers(translation))
+            .map(|(cookie, t)| (cookie, (t.backend, t.backend_port_be)))
+            .collect();
+        if stale.is_empty() {
+            return;
+        }
         for netns in namespaces::all() {
             let swept = netns
-                .run(|| self.sweep_here())
+                .run(|| destroy_here(&stale))
                 .map_err(io::Error::other)
                 .flatten();
+            let netns = netns.id();
             match swept {
                 Ok(0) => {}
                 Ok(count) => {
                     self.destroyed.fetch_add(count, Ordering::Relaxed);
                     info!(
                         count,
-                        netns = netns.id(),
-                        "destroyed UDP sockets whose endpoint has gone"
+                        netns, "destroyed UDP sockets whose endpoint has gone"
                     );
                 }
-                Err(error) => warn!(
-                    netns = netns.id(),
-                    %error,
-                    "cannot look for UDP sockets whose endpoint has gone; they may wait for \
-                     answers that do not come"
-                ),
+                Err(error) => warn!(netns, %error, "cannot destroy UDP sockets; {}", CONSEQUENCE),
             }
         }
     }
+}
 
-    /// In the calling thread's namespace; says how many were destroyed.
-    fn sweep_here(&self) -> io::Result<u64> {
-        let mut diag = Diag::open()?;
-        let mut destroyed = 0;
-        for family in [Family::V4, Family::V6] {
-            for _ in 0..ROUNDS {
-                let stale: Vec<_> = diag
-                    .list(family, &self.connected)?
-                    .into_iter()
-                    .filter(|socket| !self.live.covers(&socket.translation))
-                    .collect();
-                if stale.is_empty() {
-                    break;
-                }
-                for socket in &stale {
-                    destroyed += u64::from(diag.destroy(socket)?);
-                }
+/// Destroys those of `stale` that are UDP sockets in the calling thread's
+/// namespace and still connected to the same peer; says how many it were.
+fn destroy_here(stale: &HashMap<u64, Peer>) -> io::Result<u64> {
+    let mut diag = Diag::open()?;
+    let mut destroyed = 0;
+    for family in [Family::V4, Family::V6] {
+        for _ in 0..ROUNDS {
+            let mut found = diag.list(family)?;
+            // A peer of port 0 is what a translation says that is over.
+            found.retain(|socket| stale.get(&socket.cookie()) == Some(&socket.peer()));
+            if found.is_empty() {
+                break;
+            }
+            for socket in &found {
+                destroyed += u64::from(diag.destroy(socket)?);
             }
         }
-        Ok(destroyed)
     }
+    Ok(destroyed)
 }
 
 /// A sock_diag socket of one network namespace.
@@ -141,11 +156,10 @@ impl Diag {
         })
     }
 
-    /// The translated sockets of one family.
-    fn list(&mut self, family: Family, connected: &OwnedFd) -> io::Result<Vec<Translated>> {
+    /// The connected UDP sockets of one family.
+    fn list(&mut self, family: Family) -> io::Result<Vec<Listed>> {
         self.sequence += 1;
-        let map = connected.as_fd().as_raw_fd().unsigned_abs();
-        self.send(&diag::dump(family, map, self.sequence))?;
+        self.send(&diag::dump(family, self.sequence))?;
         let mut found = Vec::new();
         loop {
             for message in self.receive()? {
@@ -159,7 +173,7 @@ impl Diag {
     }
 
     /// Says whether this very socket was there and is destroyed.
-    fn destroy(&mut self, socket: &Translated) -> io::Result<bool> {
+    fn destroy(&mut self, socket: &Listed) -> io::Result<bool> {
         self.sequence += 1;
         self.send(&diag::destroy(socket, self.sequence))?;
         loop {
