@@ -43,6 +43,8 @@ pub(super) fn needed(purpose: Purpose, llvm_major: u32, ebpf: bool) -> Vec<Packa
         (Purpose::Demo, false, "bind9-dnsutils", "dig"),
         (Purpose::Test, false, "bind9", "company DNS server in tests"),
         (Purpose::Test, false, "dnsperf", "DNS load generator"),
+        (Purpose::Test, false, "iptables", "kube-proxy in tests"),
+        (Purpose::Test, false, "nftables", "kube-proxy in tests"),
         (
             Purpose::Test,
             false,
