@@ -44,6 +44,8 @@ impl ControllerManager {
             command
                 .arg("--service-account-private-key-file=tokens.key")
                 .arg("--root-ca-file=ca.crt")
+                // Each controller has rights of its own; together they have few.
+                .arg("--use-service-account-credentials=true")
                 .args(arguments);
         })?;
         Ok(Self {
@@ -136,7 +138,8 @@ pub enum ProxyMode {
 /// Which node kube-proxy serves, and how.
 #[derive(Clone, Debug)]
 pub struct KubeProxyOptions {
-    /// The node's name; its Node object need not be there.
+    /// The node's name. Without a Node object, see [`ApiServer::add_node`],
+    /// kube-proxy looks for it for half a minute before it starts.
     pub node_name: String,
     /// The node's namespace, and its address, from which it must reach the API
     /// server.

@@ -30,6 +30,7 @@ mod kubeconfig;
 mod pki;
 pub mod place;
 pub mod process;
+mod standin;
 mod wait;
 
 pub use apiserver::{ApiServer, Options, Refused};
