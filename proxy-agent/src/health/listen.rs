@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 /// How long after a failure it is tried again.
-pub(super) const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// Serves `router` at `address`. If the port is taken, says so once and tries
 /// again until it is free: the agent's work does not depend on it.
