@@ -3,26 +3,20 @@
 //! ports of their own and are left alone.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::Global;
-use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_set_retval};
+use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::programs::SockContext;
-use berth_abi::{Addr, Counter, Scope};
+use berth_abi::{Counter, Scope};
 
 use crate::maps;
+use crate::netns::{self, LOOPBACK4, LOOPBACK6};
 
 const EADDRINUSE: i32 = 98;
-
-/// The cookie of the node's own network namespace, set when the program is
-/// loaded; 0 matches none.
-#[unsafe(no_mangle)]
-static HOST_NETNS: Global<u64> = Global::new(0);
 
 /// Whether the socket has just bound a NodePort of the node's namespace.
 #[inline(always)]
 pub(crate) fn is_node_port(ctx: &SockContext) -> bool {
     // SAFETY: the kernel gives a valid context for the program's run.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    if cookie != HOST_NETNS.load() {
+    if !unsafe { netns::is_hosts(ctx.as_ptr()) } {
         return false;
     }
     // SAFETY: as above. The port is in host byte order here.
@@ -42,9 +36,3 @@ pub(crate) fn refuse(verdict: i32) -> i32 {
     unsafe { bpf_set_retval(-EADDRINUSE) };
     verdict
 }
-
-const LOOPBACK4: Addr = Addr::from_v4_be(u32::from_ne_bytes([127, 0, 0, 1]));
-const LOOPBACK6: Addr = Addr {
-    high: 0,
-    low: 1_u64.to_be(),
-};

@@ -15,6 +15,7 @@
 mod bind;
 mod choose;
 mod maps;
+mod netns;
 mod socket;
 mod sockets;
 

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
 use berth_abi::{Addr, Counter, Frontend, Scope, Translation};
 
-use crate::{choose, maps};
+use crate::{choose, maps, netns};
 
 const IPPROTO_UDP: u32 = 17;
 const ECONNREFUSED: i32 = 111;
@@ -217,6 +217,11 @@ fn translate<F: Family>(ctx: &SockAddrContext) -> Result<Option<Translation>, Re
     let Some(frontend) = found else {
         return Ok(None);
     };
+    // A NodePort is on the node's loopback; a pod's loopback is the pod's own.
+    // SAFETY: the context is valid while the program runs.
+    if netns::is_loopback(asked) && !unsafe { netns::is_hosts(ctx.as_ptr()) } {
+        return Ok(None);
+    }
     if frontend.slot_count == 0 {
         return Err(if frontend.flags & Frontend::LOCAL_ONLY != 0 {
             Refusal::NoLocalEndpoints
