@@ -6,3 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod cni;
+pub mod proxy;
+pub mod socket;

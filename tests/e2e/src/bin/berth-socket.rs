@@ -4,16 +4,18 @@
 //! ```text
 //! open NAME tcp4|tcp6|udp4|udp6      connect NAME ADDRESS:PORT    peer NAME
 //! send NAME TEXT                     sendto NAME ADDRESS:PORT TEXT
-//! recv NAME                          close NAME                   alive NAME
-//! bind NAME ADDRESS:PORT             listen NAME                  accept NAME NEW
+//! recv NAME                          close NAME
+//! bind NAME ADDRESS:PORT             serve NAME tcp|udp ADDRESS:PORT
 //! ```
+//! `serve` answers whatever comes to a port with NAME, from then on.
 //! The answer is `ok [ADDRESS:PORT] [TEXT]`, or `error ERRNO`: the name of the
 //! errno, as `ECONNREFUSED`.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -57,6 +59,11 @@ fn run(sockets: &mut HashMap<String, Socket>, line: &str) -> Result<io::Result<S
                 String::new()
             }));
         }
+        "serve" => {
+            let protocol = next("protocol")?;
+            let at: SocketAddr = next("address")?.parse()?;
+            return Ok(serve(name, protocol, at).map(|()| String::new()));
+        }
         "close" => {
             sockets.remove(name).context("no such socket")?;
             return Ok(Ok(String::new()));
@@ -77,18 +84,8 @@ fn run(sockets: &mut HashMap<String, Socket>, line: &str) -> Result<io::Result<S
             let to: SocketAddr = next("address")?.parse()?;
             socket.bind(&to.into()).map(|()| String::new())
         }
-        "listen" => socket.listen(16).map(|()| String::new()),
-        "accept" => {
-            let name = next("name of the new socket")?.to_owned();
-            socket.accept().map(|(socket, peer)| {
-                sockets.insert(name, socket);
-                show(peer.as_socket())
-            })
-        }
         "peer" => socket.peer_addr().map(|peer| show(peer.as_socket())),
-        "send" => socket
-            .send(next("text")?.as_bytes())
-            .map(|_| String::new()),
+        "send" => socket.send(next("text")?.as_bytes()).map(|_| String::new()),
         "sendto" => {
             let to: SocketAddr = next("address")?.parse()?;
             let text = next("text")?;
@@ -100,6 +97,36 @@ fn run(sockets: &mut HashMap<String, Socket>, line: &str) -> Result<io::Result<S
         other => bail!("{line:?}: {other} is no call"),
     };
     Ok(done)
+}
+
+fn serve(name: &str, protocol: &str, at: SocketAddr) -> io::Result<()> {
+    let name = name.to_owned();
+    if protocol == "udp" {
+        let socket = UdpSocket::bind(at)?;
+        thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            loop {
+                // An error is an earlier answer that nobody took.
+                if let Ok((_, client)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(name.as_bytes(), client);
+                }
+            }
+        });
+        return Ok(());
+    }
+    let listener = TcpListener::bind(at)?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let name = name.clone();
+            thread::spawn(move || {
+                let mut buffer = [0; 2048];
+                while stream.read(&mut buffer).is_ok_and(|length| length > 0)
+                    && stream.write_all(name.as_bytes()).is_ok()
+                {}
+            });
+        }
+    });
+    Ok(())
 }
 
 fn open(kind: &str) -> Result<io::Result<Socket>> {
@@ -124,7 +151,7 @@ fn receive(socket: &mut Socket) -> io::Result<String> {
     let (length, from) = if is_stream {
         (socket.read(&mut buffer)?, None)
     } else {
-        let udp = std::net::UdpSocket::from(socket.try_clone()?);
+        let udp = UdpSocket::from(socket.try_clone()?);
         let (length, from) = udp.recv_from(&mut buffer)?;
         (length, Some(from))
     };
