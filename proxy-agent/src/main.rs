@@ -215,7 +215,7 @@ fn run(options: Run) -> anyhow::Result<()> {
     let cgroup_root = cgroup_root(options.cgroup_root.as_deref())?;
     info!(node = options.node_name, cgroup_root = %cgroup_root.display(), "starting");
     let canary = Canary::start(&cgroup_root)?;
-    let datapath = KernelDatapath::open(&KernelConfig {
+    let mut datapath = KernelDatapath::open(&KernelConfig {
         cgroup_root,
         bpffs: options.bpffs.clone(),
         capacity: Capacity {
@@ -226,10 +226,13 @@ fn run(options: Run) -> anyhow::Result<()> {
     })?;
     let live = LivePeers::default();
     let (wake, woken) = mpsc::channel();
-    let reaper = Reaper::new(datapath.connected()?, live.clone());
+    let translated = datapath.take_translated();
+    let reaper = translated.map(|translated| Reaper::new(translated, live.clone()));
     let controller =
         Controller::new(datapath, &options.node_name)?.with_sockets(Tracker::new(live, wake));
-    spawn("sockets", move || reaper.run(&woken))?;
+    if let Some(reaper) = reaper {
+        spawn("sockets", move || reaper.run(&woken))?;
+    }
     let status = Status::starting();
     let (health, metrics) = (ProxyHealth::default(), Metrics::default());
     let (inputs, received, observer) = Observer::new(&health, &metrics);
