@@ -85,6 +85,20 @@ fn a_user_may_do_nothing_until_rbac_says_so() -> Result<()> {
 }
 
 #[test]
+fn a_paused_server_answers_when_it_goes_on() -> Result<()> {
+    if let Err(why) = berth_kube::available() {
+        skip!("{why:#}");
+    }
+    let server = ApiServer::start(Options::default())?;
+    server.pause()?;
+    let start = ["--request-timeout=1s", "get", "namespaces"];
+    let refused = server.kubectl(start).unwrap_err().to_string();
+    assert!(refused.contains("Timeout"), "{refused}");
+    server.resume()?;
+    eventually("an answer", || server.kubectl(start)).map(drop)
+}
+
+#[test]
 fn a_labs_nodes_reach_it_and_nothing_is_left() -> Result<()> {
     require_root!();
     if let Err(why) = berth_kube::available() {

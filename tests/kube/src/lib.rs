@@ -25,6 +25,7 @@ pub mod binaries;
 mod client;
 mod components;
 mod etcd;
+mod faults;
 mod folder;
 mod kubeconfig;
 mod pki;

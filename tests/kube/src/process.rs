@@ -14,6 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How often a program is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -111,6 +113,27 @@ impl Process {
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
+    }
+
+    /// Stops it (SIGSTOP) until [`Self::resume`].
+    ///
+    /// # Errors
+    /// If it cannot be signalled.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    ///
+    /// # Errors
+    /// If it cannot be signalled.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.id()).context("a process number is an i32")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
     /// Ends it at once (SIGKILL), and waits until it is gone.
