@@ -25,7 +25,7 @@ pub struct Controller<D> {
     failing: BTreeMap<FrontendKey, String>,
     /// Addresses that two Services claim.
     conflicts: BTreeSet<String>,
-    /// Every operation of the last round was done.
+    /// Every operation of the last round was done that there was room for.
     is_done: bool,
     is_started: bool,
     sockets: Tracker,
@@ -157,7 +157,7 @@ impl<D: Datapath> Controller<D> {
             match result {
                 Ok(()) => done += 1,
                 Err(error) => {
-                    self.is_done = false;
+                    self.is_done &= matches!(error, DatapathError::Full { .. });
                     if let Some(key) = key_of(op) {
                         failing.insert(key, format!("frontend {key}: {error}"));
                     } else {

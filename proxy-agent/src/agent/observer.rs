@@ -161,36 +161,37 @@ impl Observer {
     }
 
     fn tell_health_checks<D: Datapath>(&mut self, controller: &Controller<D>) {
-        let touched = std::mem::take(&mut self.touched);
-        let mut checks = BTreeMap::clone(&self.checks.borrow());
-        for name in touched {
-            let service = controller.state().service(&name);
-            match service.and_then(|service| service.health_check_node_port) {
-                Some(port) => {
-                    let local_endpoints =
-                        local_endpoints(controller.state(), controller.node(), &name);
-                    checks.insert(
-                        name,
-                        HealthCheck {
-                            port,
-                            local_endpoints,
-                        },
-                    );
-                }
+        let (state, node) = (controller.state(), controller.node());
+        let told = Arc::clone(&self.checks.borrow());
+        let mut changed = Vec::new();
+        for name in self.touched.drain() {
+            let service = state.service(&name);
+            let port = service.and_then(|service| service.health_check_node_port);
+            let check = port.map(|port| HealthCheck {
+                port,
+                local_endpoints: local_endpoints(state, node, &name),
+            });
+            if told.get(&name) != check.as_ref() {
+                changed.push((name, check));
+            }
+        }
+        // Almost no Service has such a port.
+        if changed.is_empty() {
+            return;
+        }
+        let mut checks = BTreeMap::clone(&told);
+        for (name, check) in changed {
+            match check {
+                Some(check) => drop(checks.insert(name, check)),
                 None => drop(checks.remove(&name)),
             }
         }
-        self.checks.send_if_modified(|told| {
-            let is_new = **told != checks;
-            if is_new {
-                *told = Arc::new(checks);
-            }
-            is_new
-        });
+        self.checks.send_replace(Arc::new(checks));
     }
 
     /// Leaves the loop's own numbers for whoever reads the metrics next.
-    pub(super) fn look<D: Datapath>(&self, controller: &Controller<D>) {
+    /// `not_ready` is how many reasons there are against sending it traffic.
+    pub(super) fn look<D: Datapath>(&self, controller: &Controller<D>, not_ready: usize) {
         let state = controller.state();
         let no_local_endpoints = [Family::V4, Family::V6].map(|family| {
             let (internal, external) = without_local(state, controller.node(), family);
@@ -201,7 +202,7 @@ impl Observer {
             services: state.services().count(),
             frontends: controller.desired().len(),
             failing: controller.failing().len(),
-            not_ready: controller.not_ready().len(),
+            not_ready,
             counters: controller.datapath().counters(),
             refused: state.refused().clone(),
             no_local_endpoints,

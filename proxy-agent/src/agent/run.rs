@@ -152,13 +152,18 @@ pub fn run<D: Datapath>(
         status.set(controller.not_ready());
         observer.round(&controller, began);
         for question in questions {
-            answer(&controller, &observer, question);
+            answer(&controller, &observer, status, question);
         }
     }
 }
 
 /// Whoever asked may have gone away.
-fn answer<D: Datapath>(controller: &Controller<D>, observer: &Observer, question: Question) {
+fn answer<D: Datapath>(
+    controller: &Controller<D>,
+    observer: &Observer,
+    status: &Status,
+    question: Question,
+) {
     match question {
         Question::Text(stage, reply) => drop(reply.send(dump::show(controller, stage))),
         Question::Dump(stage, reply) => drop(reply.send(answers::dump(controller, stage))),
@@ -170,7 +175,7 @@ fn answer<D: Datapath>(controller: &Controller<D>, observer: &Observer, question
             drop(reply.send(trace(controller, &connection)));
         }
         Question::Numbers(reply) => {
-            observer.look(controller);
+            observer.look(controller, status.not_ready().len());
             let _ = reply.send(());
         }
     }

@@ -77,7 +77,7 @@ pub struct View {
     pub frontends: usize,
     /// Frontends that are not as they should be.
     pub failing: usize,
-    /// Reasons against sending this node traffic.
+    /// How many reasons there are against sending this node traffic.
     pub not_ready: usize,
     /// The programs' counters.
     pub counters: Vec<(&'static str, u64)>,
@@ -99,6 +99,7 @@ pub(super) struct Numbers {
     pub(super) healthz: Codes,
     pub(super) livez: Codes,
     pub(super) canary: Option<bool>,
+    pub(super) sockets_destroyed: u64,
     pub(super) view: View,
 }
 
@@ -121,6 +122,7 @@ impl Default for Numbers {
             healthz: Codes::default(),
             livez: Codes::default(),
             canary: None,
+            sockets_destroyed: 0,
             view: View::default(),
         }
     }
@@ -169,6 +171,11 @@ impl Metrics {
     /// The canary's connection was translated, or was not.
     pub fn canary(&self, is_well: bool) {
         self.numbers().canary = Some(is_well);
+    }
+
+    /// UDP sockets were destroyed, because their endpoint had gone.
+    pub fn sockets_destroyed(&self, count: u64) {
+        self.numbers().sockets_destroyed += count;
     }
 
     /// What the loop knows now.
