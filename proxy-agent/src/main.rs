@@ -230,11 +230,14 @@ fn run(options: Run) -> anyhow::Result<()> {
     let reaper = translated.map(|translated| Reaper::new(translated, live.clone()));
     let controller =
         Controller::new(datapath, &options.node_name)?.with_sockets(Tracker::new(live, wake));
-    if let Some(reaper) = reaper {
-        spawn("sockets", move || reaper.run(&woken))?;
-    }
     let status = Status::starting();
     let (health, metrics) = (ProxyHealth::default(), Metrics::default());
+    if let Some(reaper) = reaper {
+        let counted = metrics.clone();
+        spawn("sockets", move || {
+            reaper.run(&woken, |count| counted.sockets_destroyed(count));
+        })?;
+    }
     let (inputs, received, observer) = Observer::new(&health, &metrics);
     let checks = observer.health_checks();
     let _canary_cgroup = canary.cgroup()?;

@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 use berth_abi::{
     AffinityKey, AffinityValue, Backend, Counter, Frontend, FrontendKey4, FrontendKey6, Scope, maps,
 };
-use tracing::info;
+use tracing::{info, warn};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::hooks::{CgroupRoot, HOOKS};
@@ -117,7 +117,16 @@ impl KernelDatapath {
             .map_err(|e| load(&e))?;
             programs.push(duplicate(fd.as_fd())?);
         }
-        let translated = connected(&mut object)?;
+        // Everything else works without.
+        let translated = connected(&mut object)
+            .inspect_err(|error| {
+                warn!(
+                    %error,
+                    "translated sockets cannot be listed; UDP clients may wait for an endpoint \
+                     that has gone"
+                );
+            })
+            .ok();
         let slots = map_data(&mut object, maps::SLOTS)?;
         let backends = map_data(&mut object, maps::BACKENDS)?;
         let mmap = |error| DatapathError::Kernel {
@@ -135,7 +144,7 @@ impl KernelDatapath {
             frontends4: duplicate(map_data(&mut object, maps::FRONTENDS4)?.fd().as_fd())?,
             frontends6: duplicate(map_data(&mut object, maps::FRONTENDS6)?.fd().as_fd())?,
             affinity: duplicate(map_data(&mut object, maps::AFFINITY)?.fd().as_fd())?,
-            translated: Some(translated),
+            translated,
             counters: object
                 .take_map(maps::COUNTERS)
                 .ok_or_else(|| DatapathError::Load("no map COUNTERS".to_owned()))?
@@ -152,8 +161,8 @@ impl KernelDatapath {
         })
     }
 
-    /// The list of the sockets that the programs have connected; `None` the
-    /// second time.
+    /// The list of the sockets that the programs have connected. `None` if this
+    /// kernel does not give it, and the second time.
     pub fn take_translated(&mut self) -> Option<TranslatedSockets> {
         self.translated.take()
     }

@@ -192,6 +192,12 @@ fn berth(page: &mut Page, numbers: &Numbers) {
             u8::from(is_well),
         );
     }
+    page.single(
+        "berth_stale_sockets_destroyed_total",
+        Counter,
+        "Connected UDP sockets that were destroyed because their endpoint had gone.",
+        numbers.sockets_destroyed,
+    );
     let mut family = page.family(
         "berth_socket_events_total",
         Counter,

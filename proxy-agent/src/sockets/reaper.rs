@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,47 +37,38 @@ const CONSEQUENCE: &str = "clients of UDP Services may wait for an endpoint that
 pub struct Reaper {
     translated: TranslatedSockets,
     live: LivePeers,
-    destroyed: Arc<AtomicU64>,
 }
 
 impl Reaper {
     /// Compares what the programs have `translated` with what is `live`.
     #[must_use]
     pub fn new(translated: TranslatedSockets, live: LivePeers) -> Self {
-        Self {
-            translated,
-            live,
-            destroyed: Arc::default(),
-        }
+        Self { translated, live }
     }
 
-    /// How many sockets were destroyed, for metrics.
-    #[must_use]
-    pub fn destroyed(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.destroyed)
-    }
-
-    /// Sweeps when it is woken, until nobody can wake it any more. Endpoints
+    /// Sweeps when it is woken, until nobody can wake it any more, and tells
+    /// `count` how many sockets each sweep has destroyed. Endpoints
     /// that go quickly one after another share a sweep, and sweeps never take
     /// more than a fifth of a processor as long as one is short.
-    pub fn run(&self, woken: &Receiver<()>) {
+    pub fn run(&self, woken: &Receiver<()>, count: impl Fn(u64)) {
         while woken.recv().is_ok() {
             while woken.try_recv().is_ok() {}
             let began = Instant::now();
-            self.sweep();
+            count(self.sweep());
             let took = began.elapsed();
             debug!(?took, "looked at the UDP sockets");
             thread::sleep((took * 4).min(LONGEST_REST));
         }
     }
 
-    /// Looks at every translated socket of the node once.
-    pub fn sweep(&self) {
+    /// Looks at every translated socket of the node once; says how many were
+    /// destroyed.
+    pub fn sweep(&self) -> u64 {
         let translated = match self.translated.list() {
             Ok(translated) => translated,
             Err(error) => {
                 warn!(%error, "cannot list the translated sockets; {}", CONSEQUENCE);
-                return;
+                return 0;
             }
         };
         // TCP sockets are among them, and stay: no list of UDP sockets has them.
@@ -89,8 +78,9 @@ impl Reaper {
             .map(|(cookie, t)| (cookie, (t.backend, t.backend_port_be)))
             .collect();
         if stale.is_empty() {
-            return;
+            return 0;
         }
+        let mut destroyed = 0;
         for netns in namespaces::all() {
             let swept = netns
                 .run(|| destroy_here(&stale))
@@ -100,7 +90,7 @@ impl Reaper {
             match swept {
                 Ok(0) => {}
                 Ok(count) => {
-                    self.destroyed.fetch_add(count, Ordering::Relaxed);
+                    destroyed += count;
                     info!(
                         count,
                         netns, "destroyed UDP sockets whose endpoint has gone"
@@ -109,6 +99,7 @@ impl Reaper {
                 Err(error) => warn!(netns, %error, "cannot destroy UDP sockets; {}", CONSEQUENCE),
             }
         }
+        destroyed
     }
 }
 
