@@ -1,12 +1,16 @@
 //! Connected UDP sockets whose endpoint has gone are destroyed within a
 //! second; no other socket is.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use berth_e2e::proxy::{Bench, ready, ready6, service, slice, until};
 use berth_e2e::socket::Sockets;
+use berth_lab::ground::netns;
 use berth_lab::{require_binaries, require_root};
+use berth_netlink::Netns;
 use serde_json::json;
 
 /// What the specification gives.
@@ -43,6 +47,25 @@ fn still_talks(client: &Sockets, name: &str, by: &str) -> Result<()> {
     let said = client.calls(&[&format!("send {name} hello"), &format!("recv {name}")])?;
     assert!(said.ends_with(&format!(" {by}")), "{name}: {said}");
     Ok(())
+}
+
+/// The agent's own count, from its metrics port in the node's namespace.
+fn destroyed(bench: &Bench, node: usize) -> Result<u64> {
+    let netns = Netns::open(netns::path(bench.lab.node(node).netns()))?;
+    let page = netns.run(|| -> std::io::Result<String> {
+        let mut stream = TcpStream::connect("127.0.0.1:10249")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    })??;
+    let value = |line: &str| {
+        line.strip_prefix("berth_stale_sockets_destroyed_total ")?
+            .trim()
+            .parse()
+            .ok()
+    };
+    page.lines().find_map(value).context("no such metric")
 }
 
 #[test]
@@ -115,6 +138,12 @@ fn sockets_of_an_endpoint_that_goes_are_destroyed_and_no_others() -> Result<()> 
         stale.len()
     );
     assert!(took < WITHIN, "{took:?}");
+
+    // By node 1: of c1 three, of n1 and h1 two each. By node 2: of c2 three.
+    for (node, count) in [(1, 7), (2, 3)] {
+        let what = format!("node {node} has counted {count}");
+        until(&what, SLOW, || Ok(destroyed(&bench, node)? == count))?;
+    }
 
     bench.lab.settle()?;
     for who in clients {
