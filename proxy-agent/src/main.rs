@@ -21,8 +21,8 @@ use berth_agent::sockets::{LivePeers, Reaper, Tracker};
 use berth_agent::{node, reflector};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::watch;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 /// How often the node's addresses are looked at.
@@ -192,14 +192,16 @@ fn start_log(format: LogFormat) {
 
 fn cleanup(options: &Cleanup) -> anyhow::Result<()> {
     let mut removed = datapath::cleanup(&options.bpffs)?;
-    let cgroup_root = cgroup_root(options.cgroup_root.as_deref())?;
-    let left = canary::cleanup(&cgroup_root).with_context(|| {
-        format!(
-            "cannot remove the canary's cgroup below {}; stop the agent first",
-            cgroup_root.display()
-        )
-    })?;
-    removed.extend(left);
+    // Without a cgroup2 mount there is no cgroup to be removed.
+    if let Ok(root) = cgroup_root(options.cgroup_root.as_deref()) {
+        let left = canary::cleanup(&root).with_context(|| {
+            format!(
+                "cannot remove the canary's cgroup below {}; stop the agent first",
+                root.display()
+            )
+        })?;
+        removed.extend(left);
+    }
     for path in &removed {
         println!("removed {}", path.display());
     }
@@ -213,6 +215,10 @@ fn run(options: Run) -> anyhow::Result<()> {
     // Two agents on the same maps would each undo what the other does.
     let _lock = lock(&options.state_dir)?;
     let cgroup_root = cgroup_root(options.cgroup_root.as_deref())?;
+    // Whoever names a root may mean a part of the node.
+    if options.cgroup_root.is_none() {
+        canary::check_whole(&cgroup_root)?;
+    }
     info!(node = options.node_name, cgroup_root = %cgroup_root.display(), "starting");
     let canary = Canary::start(&cgroup_root)?;
     let mut datapath = KernelDatapath::open(&KernelConfig {
@@ -273,7 +279,10 @@ fn run(options: Run) -> anyhow::Result<()> {
         })?;
     }
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // The watch of an API server decodes on this thread. What answers probes
+    // has one of its own, since a long list takes longer than a probe waits.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -320,7 +329,11 @@ fn answer_monitors(
     if let Bind(Some(address)) = options.metrics_bind_address {
         let inputs = inputs.clone();
         let router = metrics::server::router(metrics, move || agent::refresh(inputs.clone()));
-        tokio::spawn(health::serve_for_ever("the metrics server", address, router));
+        tokio::spawn(health::serve_for_ever(
+            "the metrics server",
+            address,
+            router,
+        ));
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod histogram;
 mod page;
+mod process;
 mod registry;
 pub mod server;
 mod text;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::process;
 use super::registry::{Codes, Numbers};
 use super::text::Kind::{Counter, Gauge, Histogram};
 use super::text::Page;
@@ -17,6 +18,7 @@ pub(super) fn write(numbers: &Numbers) -> String {
     probes(&mut page, numbers);
     maps(&mut page, numbers);
     berth(&mut page, numbers);
+    process::write(&mut page);
     page.into_text()
 }
 
