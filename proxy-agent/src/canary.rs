@@ -25,6 +25,7 @@ use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -275,6 +276,27 @@ impl Drop for CgroupGuard {
     }
 }
 
+/// Whether `cgroup_root` is the root of all cgroups of the node. In a container
+/// with a cgroup namespace of its own, the root of the mount is the container's
+/// cgroup: a canary below it would pass, and nobody else be served.
+///
+/// # Errors
+/// When it is not, with the mend.
+pub fn check_whole(cgroup_root: &Path) -> anyhow::Result<()> {
+    let root = cgroup_root.display();
+    let metadata = fs::metadata(cgroup_root).with_context(|| format!("cannot look at {root}"))?;
+    // cgroup v2 gives its root the inode 1, and nobody else.
+    if metadata.ino() != 1 {
+        bail!(
+            "{root} is not the root of the node's cgroups but the root of a cgroup namespace, so \
+             that only the agent itself would be served; mount the host's cgroup2 folder into the \
+             container and name it with --cgroup-root, or name this one to serve only what is \
+             below it"
+        );
+    }
+    Ok(())
+}
+
 /// Removes what an agent that was killed left below its cgroup root; says what.
 ///
 /// # Errors
@@ -354,6 +376,17 @@ mod tests {
         assert!(error.contains("somebody else"), "{error}");
         let told = canary.explain(&anyhow::anyhow!("x"));
         assert!(told.contains("below /nowhere are not translated"), "{told}");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_the_root_of_all_cgroups_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = check_whole(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("is not the root of the node's cgroups"),
+            "{error}"
+        );
+        assert!(error.contains("--cgroup-root"), "{error}");
     }
 
     #[test]

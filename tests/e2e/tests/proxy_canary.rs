@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use berth_e2e::proxy::until;
-use berth_lab::{Lab, require_binaries, require_root};
+use berth_lab::{Lab, binaries, require_binaries, require_root};
 
 /// The canary comes every 5 s.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -86,5 +86,36 @@ fn its_cgroup_goes_with_the_agent_and_is_taken_over_after_a_crash() -> Result<()
     until("the canary's cgroup is gone", WITHIN, || {
         Ok(!cgroup.exists())
     })?;
+    Ok(())
+}
+
+#[test]
+fn a_cgroup_namespace_is_not_taken_for_the_node() -> Result<()> {
+    require_everything!();
+    let lab = lab()?;
+    let state = tempfile::tempdir()?;
+    // As in a container: the mount's root is the container's own cgroup.
+    let script = "umount -a -t cgroup2; mount -t cgroup2 none /mnt \
+                  && exec \"$0\" run --node-name node1 --state-dir \"$1\"";
+    let mut command = lab.node(1).command(Path::new("unshare"));
+    command
+        .args([
+            "--cgroup",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+        ])
+        .arg(script)
+        .arg(binaries::find("berth-agent")?)
+        .arg(state.path());
+    let ended = command.output().context("run unshare")?;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success(), "{told}");
+    assert!(
+        told.contains("/mnt is not the root of the node's cgroups"),
+        "{told}"
+    );
     Ok(())
 }
