@@ -215,6 +215,10 @@ fn run(options: Run) -> anyhow::Result<()> {
     // Two agents on the same maps would each undo what the other does.
     let _lock = lock(&options.state_dir)?;
     let cgroup_root = cgroup_root(options.cgroup_root.as_deref())?;
+    // Whoever names a root may mean a part of the node.
+    if options.cgroup_root.is_none() {
+        canary::check_whole(&cgroup_root)?;
+    }
     info!(node = options.node_name, cgroup_root = %cgroup_root.display(), "starting");
     let canary = Canary::start(&cgroup_root)?;
     let mut datapath = KernelDatapath::open(&KernelConfig {
