@@ -60,7 +60,9 @@ pub struct Dirty {
 pub struct ClusterState {
     revision: u64,
     services: HashMap<NamespacedName, Arc<Service>>,
-    slices: HashMap<NamespacedName, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
+    /// Sorted by name. Nearly always one.
+    slices: HashMap<NamespacedName, Vec<Arc<EndpointSlice>>>,
+    names: Names,
     zone: Option<Arc<str>>,
     node_is_leaving: bool,
     node_addresses: BTreeSet<IpAddr>,
@@ -83,17 +85,26 @@ impl ClusterState {
                     dirty.services.insert(name);
                 }
             }
-            Change::Slice(slice) => {
+            Change::Slice(mut slice) => {
+                self.names.share(&mut slice);
                 let service = slice.key.service.clone();
-                let slices = self.slices.entry(service.clone()).or_default();
-                slices.insert(slice.key.slice.clone(), Arc::from(slice));
+                let slices = self
+                    .slices
+                    .entry(service.clone())
+                    .or_insert_with(|| Vec::with_capacity(1));
+                match slices.binary_search_by(|known| known.key.slice.cmp(&slice.key.slice)) {
+                    Ok(index) => slices[index] = Arc::from(slice),
+                    Err(index) => slices.insert(index, Arc::from(slice)),
+                }
                 dirty.services.insert(service);
             }
             Change::SliceGone(key) => {
                 let Some(slices) = self.slices.get_mut(&key.service) else {
                     return;
                 };
-                if slices.remove(&key.slice).is_some() {
+                let before = slices.len();
+                slices.retain(|slice| slice.key.slice != key.slice);
+                if slices.len() < before {
                     dirty.services.insert(key.service.clone());
                 }
                 if slices.is_empty() {
@@ -154,10 +165,7 @@ impl ClusterState {
 
     /// The slices of one Service, by name.
     pub fn slices(&self, service: &NamespacedName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.slices
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten()
     }
 
     /// The zone that this node is in.
@@ -176,5 +184,34 @@ impl ClusterState {
     #[must_use]
     pub fn node_addresses(&self) -> &BTreeSet<IpAddr> {
         &self.node_addresses
+    }
+}
+
+/// Names that recur, each kept once: the endpoints of 50,000 Services name the
+/// same nodes, zones and ports again and again.
+#[derive(Debug, Default)]
+struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn share(&mut self, slice: &mut EndpointSlice) {
+        for port in &mut slice.ports {
+            self.one(&mut port.name);
+        }
+        for endpoint in &mut slice.endpoints {
+            endpoint.node.iter_mut().for_each(|name| self.one(name));
+            let hints = endpoint
+                .hint_nodes
+                .iter_mut()
+                .chain(&mut endpoint.hint_zones);
+            hints.for_each(|name| self.one(name));
+        }
+        slice.endpoints.shrink_to_fit();
+    }
+
+    fn one(&mut self, name: &mut Arc<str>) {
+        match self.0.get(name) {
+            Some(known) => *name = known.clone(),
+            None => drop(self.0.insert(name.clone())),
+        }
     }
 }
