@@ -203,6 +203,39 @@ fn cases() -> Vec<Case> {
             ],
         },
         Case {
+            name: "topology",
+            objects: {
+                let hint = |pod, hints| {
+                    let mut endpoint = ready(pod);
+                    endpoint["hints"] = hints;
+                    endpoint
+                };
+                let node = |name| json!({"forNodes": [{"name": name}]});
+                let zone = |name| json!({"forZones": [{"name": name}]});
+                vec![
+                    service("near", "10.96.1.13", json!({})),
+                    slice(
+                        "near",
+                        &[hint("s1", node("node1")), hint("s2", node("node2"))],
+                    ),
+                    // Both nodes are in the zone `lab`.
+                    service("zone", "10.96.1.14", json!({})),
+                    slice("zone", &[hint("s1", zone("far")), hint("s2", zone("lab"))]),
+                    service("part", "10.96.1.15", json!({})),
+                    slice("part", &[hint("s1", node("node1")), ready("s2")]),
+                    service("far", "10.96.1.16", json!({})),
+                    slice("far", &[hint("s1", zone("far")), hint("s2", zone("far"))]),
+                ]
+            },
+            tries: vec![
+                attempt(&["c1", "n1"], ALL, "10.96.1.13:80", &["s1"]),
+                attempt(&["c2", "n2"], ALL, "10.96.1.13:80", &["s2"]),
+                attempt(&["c1", "n2"], ALL, "10.96.1.14:80", &["s2"]),
+                attempt(&["c1"], ALL, "10.96.1.15:80", BOTH),
+                attempt(&["c1"], ALL, "10.96.1.16:80", BOTH),
+            ],
+        },
+        Case {
             name: "hairpin",
             objects: vec![
                 service("self", "10.96.1.12", json!({})),
@@ -211,7 +244,7 @@ fn cases() -> Vec<Case> {
             tries: vec![attempt(&["s1"], ALL, "10.96.1.12:80", &["s1"])],
         },
         Case {
-            name: "another proxy's Service, and a headless one",
+            name: "another proxy's Service",
             objects: vec![
                 {
                     let mut service = service("theirs", "10.20.0.62", json!({}));
