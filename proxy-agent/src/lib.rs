@@ -17,5 +17,6 @@ pub mod health;
 pub mod metrics;
 pub mod model;
 pub mod node;
+pub mod redirect;
 pub mod reflector;
 pub mod sockets;

@@ -17,8 +17,9 @@ use berth_agent::diff::Capacity;
 use berth_agent::health::{self, HealthChecks, ProxyHealth};
 use berth_agent::metrics::{self, Metrics};
 use berth_agent::model::{Change, SourceKind};
+use berth_agent::redirect::LocalRedirect;
 use berth_agent::sockets::{LivePeers, Reaper, Tracker};
-use berth_agent::{node, reflector};
+use berth_agent::{node, redirect, reflector};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
@@ -98,6 +99,12 @@ struct Run {
     /// nowhere.
     #[arg(long, default_value = "127.0.0.1:10249", value_name = "ADDRESS:PORT")]
     metrics_bind_address: Bind,
+
+    /// Send this node's connections to a Service to an address of the node,
+    /// while a DNS server answers there: kube-system/kube-dns=10.20.0.11. While
+    /// none does, the Service's own endpoints serve.
+    #[arg(long)]
+    local_redirect: Option<LocalRedirect>,
 
     /// How the log, on standard error, is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -263,6 +270,11 @@ fn run(options: Run) -> anyhow::Result<()> {
     })?;
     let to_controller = inputs.clone();
     spawn("node", move || watch_addresses(&to_controller))?;
+    if let Some(redirect) = options.local_redirect.clone() {
+        let to_controller = inputs.clone();
+        let tell = move |change| to_controller.send(Input::Changes(vec![change])).is_ok();
+        spawn("redirect", move || redirect::watch(&redirect, tell))?;
+    }
     let (failed, failure) = tokio::sync::oneshot::channel();
     let is_cluster = options.kubeconfig.is_some() || options.apiserver.is_some();
     if !is_cluster {

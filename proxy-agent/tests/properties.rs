@@ -119,6 +119,10 @@ fn change() -> impl Strategy<Value = Change> {
             slice: format!("slice{s}").into(),
         })),
         1 => (0_u8..4).prop_map(addresses),
+        1 => (0_u8..5, any::<bool>()).prop_map(|(i, on)| Change::Redirect {
+            service: name(i),
+            target: on.then(|| IpAddr::from([10, 20, 0, 11])),
+        }),
     ]
 }
 
@@ -339,6 +343,7 @@ fn object_of(change: &Change) -> String {
         Change::ServiceGone(name) => format!("service {name}"),
         Change::Slice(slice) => format!("slice {:?}", slice.key),
         Change::SliceGone(key) => format!("slice {key:?}"),
+        Change::Redirect { service, .. } => format!("redirect {service}"),
         Change::Zone(_) => "zone".to_owned(),
         Change::NodeLeaving(_) => "leaving".to_owned(),
         Change::Refused(kind) => format!("refused {kind}"),

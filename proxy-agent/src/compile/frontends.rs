@@ -69,11 +69,20 @@ pub fn compile(state: &ClusterState, node: &str, name: &NamespacedName) -> Vec<D
     for port in &service.ports {
         for family in [Family::V4, Family::V6] {
             let endpoints = endpoints_of(state, service, port, family);
+            let redirect = state
+                .redirect(name)
+                .filter(|target| Family::of(*target) == family);
             for (address, number, policy) in addresses(state, service, port, family) {
                 let key = socket_key(address, number, port.protocol);
-                frontends
-                    .entry(key)
-                    .or_insert_with(|| frontend(key, service, port, &endpoints, policy, view));
+                frontends.entry(key).or_insert_with(|| {
+                    let mut made = frontend(key, service, port, &endpoints, policy, view);
+                    if let Some(target) = redirect {
+                        made.backends = vec![backend(target, port.port, true)];
+                        made.local_count = 1;
+                        made.flags = 0;
+                    }
+                    made
+                });
             }
         }
     }

@@ -17,6 +17,14 @@ pub enum Change {
     Slice(Box<EndpointSlice>),
     /// An EndpointSlice is gone.
     SliceGone(SliceKey),
+    /// Where a Service's connections from this node go, whatever its endpoints
+    /// are; `None`: to its endpoints.
+    Redirect {
+        /// The Service.
+        service: NamespacedName,
+        /// An address of this node.
+        target: Option<IpAddr>,
+    },
     /// The zone that this node is in.
     Zone(Option<Arc<str>>),
     /// This node is being deleted, or is not any more.
@@ -63,6 +71,7 @@ pub struct ClusterState {
     /// Sorted by name. Nearly always one.
     slices: HashMap<NamespacedName, Vec<Arc<EndpointSlice>>>,
     names: Names,
+    redirects: HashMap<NamespacedName, IpAddr>,
     zone: Option<Arc<str>>,
     node_is_leaving: bool,
     node_addresses: BTreeSet<IpAddr>,
@@ -110,6 +119,13 @@ impl ClusterState {
                 if slices.is_empty() {
                     self.slices.remove(&key.service);
                 }
+            }
+            Change::Redirect { service, target } => {
+                match target {
+                    Some(target) => drop(self.redirects.insert(service.clone(), target)),
+                    None => drop(self.redirects.remove(&service)),
+                }
+                dirty.services.insert(service);
             }
             Change::Zone(zone) => {
                 dirty.all |= self.zone != zone;
@@ -166,6 +182,12 @@ impl ClusterState {
     /// The slices of one Service, by name.
     pub fn slices(&self, service: &NamespacedName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         self.slices.get(service).into_iter().flatten()
+    }
+
+    /// Where connections to a Service go instead of to its endpoints.
+    #[must_use]
+    pub fn redirect(&self, service: &NamespacedName) -> Option<IpAddr> {
+        self.redirects.get(service).copied()
     }
 
     /// The zone that this node is in.
