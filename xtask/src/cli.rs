@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::vm::Series;
 
 /// Set-up, demo, tests and benchmarks of Berth.
 ///
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run every test, those that need root included, and count them
     Test(TestArgs),
+    /// Test on Debian's kernels 6.1 and 6.12, in virtual machines
+    Vm(VmArgs),
     /// Compare Berth's speed with its peers', both measured in the same run
     Bench(BenchArgs),
     /// Format the code (`--check` only looks)
@@ -81,7 +85,8 @@ pub(crate) struct DemoArgs {
 ///
 /// The last line is `N passed, N failed, N skipped`. A test that cannot run
 /// here prints a line that starts with SKIP and counts as skipped; with
-/// BERTH_REQUIRE_ALL=1 a skip is a failure.
+/// BERTH_REQUIRE_ALL=1 a skip is a failure. At the end the tests of
+/// `cargo xtask vm` run on every kernel; with a filter only if that is `vm`.
 ///
 /// `cargo test` alone runs what needs neither root nor kernel.
 #[derive(Debug, Args)]
@@ -91,6 +96,48 @@ pub(crate) struct TestArgs {
     /// A line per test, not only per test binary
     #[arg(long, short)]
     pub(crate) verbose: bool,
+}
+
+/// Test on Debian's kernels 6.1 and 6.12, in virtual machines.
+///
+/// Every eBPF program is loaded, attached and used; pods are wired over 802.1Q
+/// and ipvlan. The kernels are taken from Debian's packages and installed
+/// nowhere: they, virtme-ng and a busybox are unpacked in ~/.cache/berth/vm (or
+/// BERTH_CACHE_DIR), about 400 MB. Delete a folder there to get a newer one.
+///
+/// The machines are emulated: no KVM is needed. They see this machine's file
+/// system, and what they write to it is gone when they end. The last line is
+/// `N passed, N failed, N skipped`.
+#[derive(Debug, Args)]
+pub(crate) struct VmArgs {
+    /// The kernel to boot
+    #[arg(long, value_enum, default_value_t = Kernel::All)]
+    pub(crate) kernel: Kernel,
+    /// Run this there instead of the tests, as root
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Kernel {
+    /// Debian 12's own
+    #[value(name = "6.1")]
+    V6_1,
+    /// The one from its security updates
+    #[value(name = "6.12")]
+    V6_12,
+    /// One after the other
+    All,
+}
+
+impl Kernel {
+    pub(crate) fn series(self) -> &'static [Series] {
+        match self {
+            Self::V6_1 => &Series::ALL[..1],
+            Self::V6_12 => &Series::ALL[1..],
+            Self::All => &Series::ALL,
+        }
+    }
 }
 
 /// Compare Berth's speed with its peers', both measured in the same run.
@@ -132,5 +179,20 @@ mod tests {
         };
         assert_eq!(args.manifests.len(), 2);
         assert!(args.keep);
+    }
+
+    #[test]
+    fn a_kernel_is_chosen_by_its_number() {
+        let vm = |args: &[&str]| {
+            let all = [&["xtask", "vm"], args].concat();
+            match Cli::try_parse_from(all).unwrap().command {
+                Command::Vm(args) => (args.kernel.series(), args.command),
+                other => panic!("not the VM: {other:?}"),
+            }
+        };
+        assert_eq!(vm(&[]).0, [Series::V6_1, Series::V6_12]);
+        assert_eq!(vm(&["--kernel", "6.12"]).0, [Series::V6_12]);
+        assert_eq!(vm(&["--kernel", "6.1"]).0, [Series::V6_1]);
+        assert_eq!(vm(&["--", "uname", "-r"]).1, ["uname", "-r"]);
     }
 }

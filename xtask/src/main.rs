@@ -16,6 +16,7 @@ mod progress;
 mod setup;
 mod testing;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Build(args) => binaries::run(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Test(args) => testing::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => demo::bench(&args),
         Command::Fmt(args) => lint::fmt(&args),
         Command::Lint => lint::lint(),

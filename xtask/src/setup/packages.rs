@@ -41,6 +41,15 @@ pub(super) fn needed(purpose: Purpose, llvm_major: u32, ebpf: bool) -> Vec<Packa
         (Purpose::Demo, false, "tcpdump", "packet capture in the lab"),
         (Purpose::Demo, false, "bpftool", "dumps the maps"),
         (Purpose::Demo, false, "bind9-dnsutils", "dig"),
+        (
+            Purpose::Vm,
+            false,
+            "qemu-system-x86",
+            "emulates machines with other kernels",
+        ),
+        (Purpose::Vm, false, "kmod", "lists those kernels' modules"),
+        (Purpose::Vm, false, "file", "tells virtme-ng the kernel"),
+        (Purpose::Vm, false, "python3-venv", "runs virtme-ng"),
         (Purpose::Test, false, "bind9", "company DNS server in tests"),
         (Purpose::Test, false, "dnsperf", "DNS load generator"),
         (Purpose::Test, false, "iptables", "kube-proxy in tests"),
@@ -104,5 +113,14 @@ mod tests {
         assert!(demo.iter().all(|name| test.contains(name)));
         assert!(!build.contains(&"bind9".to_owned()));
         assert!(test.contains(&"bind9".to_owned()));
+    }
+
+    #[test]
+    fn only_virtual_machines_and_the_tests_need_an_emulator() {
+        let qemu = "qemu-system-x86".to_owned();
+        assert!(!names(Purpose::Demo, true).contains(&qemu));
+        assert!(names(Purpose::Vm, true).contains(&qemu));
+        assert!(!names(Purpose::Vm, true).contains(&"bind9".to_owned()));
+        assert!(names(Purpose::Test, true).contains(&qemu));
     }
 }

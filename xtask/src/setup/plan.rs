@@ -18,7 +18,18 @@ const KERNEL_TCX: (u32, u32) = (6, 6);
 pub(crate) enum Purpose {
     Build,
     Demo,
+    Vm,
     Test,
+}
+
+impl Purpose {
+    /// Whether Berth's programs run in this machine's own kernel.
+    fn uses_this_kernel(self) -> bool {
+        match self {
+            Self::Build | Self::Vm => false,
+            Self::Demo | Self::Test => true,
+        }
+    }
 }
 
 /// What was found on the machine.
@@ -92,7 +103,7 @@ pub(crate) fn plan(facts: &Facts, purpose: Purpose, msrv: (u32, u32)) -> Plan {
     let steps = steps(facts, purpose, msrv);
     let mut problems = Vec::new();
     system_problems(facts, &steps, &mut problems);
-    if purpose >= Purpose::Demo {
+    if purpose.uses_this_kernel() {
         kernel_problems(facts, &mut problems);
     }
     if !facts.root && (purpose >= Purpose::Demo || steps.iter().any(needs_root)) {
@@ -135,7 +146,7 @@ fn steps(facts: &Facts, purpose: Purpose, msrv: (u32, u32)) -> Vec<Step> {
     if ebpf && !facts.linkers.contains(&llvm_major) {
         steps.push(Step::Linker { llvm_major });
     }
-    if purpose >= Purpose::Demo && !facts.bpffs {
+    if purpose.uses_this_kernel() && !facts.bpffs {
         steps.push(Step::MountBpffs);
     }
     steps

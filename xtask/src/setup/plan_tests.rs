@@ -208,3 +208,16 @@ fn another_system_is_refused_only_if_something_is_missing() {
     assert!(problem.mend.contains("BERTH_EBPF_OBJECT"), "{problem:?}");
     assert!(problem.mend.contains("gcc"), "{problem:?}");
 }
+
+#[test]
+fn a_virtual_machine_asks_nothing_of_this_kernel() {
+    let facts = Facts {
+        kernel: Some((5, 10)),
+        btf: false,
+        cgroup2: None,
+        bpffs: false,
+        ..ready()
+    };
+    assert_eq!(plan(&facts, Purpose::Vm, MSRV), Plan::default());
+    assert!(plan(&facts, Purpose::Demo, MSRV).is_blocked());
+}

@@ -9,43 +9,58 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use self::tally::{Note, Tally};
+use self::tally::Note;
+pub(crate) use self::tally::Tally;
 use crate::binaries::{self, PACKAGES};
 use crate::cli::TestArgs;
 use crate::progress::Heartbeat;
 use crate::setup::{self, Purpose};
+use crate::vm::{self, Series};
 use crate::{progress, toolchain};
 
 /// `cargo xtask test`.
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
     let tally = match build() {
-        Ok(()) => run_tests(args)?,
+        Ok(()) => {
+            let mut tally = run_tests(args)?;
+            if args.filter.as_deref().is_none_or(|filter| filter == "vm") {
+                for series in Series::ALL {
+                    vm::tests(series, &mut tally);
+                }
+            }
+            tally
+        }
         // Whoever reads the last line reads a count, whatever happened.
         Err(error) => {
             eprintln!("error: {error:#}");
             Tally::not_built()
         }
     };
+    if tally.is_empty() {
+        bail!("no test ran: no name contains what was asked for");
+    }
+    Ok(conclude(&tally))
+}
+
+/// Tells what was skipped and what failed; the count is the last line.
+pub(crate) fn conclude(tally: &Tally) -> ExitCode {
     for (test, reason) in tally.skips() {
         println!("SKIPPED {test}: {reason}");
     }
     for test in tally.failures() {
         println!("FAILED  {test}");
     }
-    if tally.is_empty() {
-        bail!("no test ran: no name contains what was asked for");
-    }
     let require_all = std::env::var_os("BERTH_REQUIRE_ALL").is_some_and(|value| value == "1");
     if require_all && !tally.skips().is_empty() {
         println!("BERTH_REQUIRE_ALL=1: a skipped test is a failure");
     }
     println!("{}", tally.summary());
-    Ok(if tally.is_success(require_all) {
+    if tally.is_success(require_all) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 fn build() -> Result<()> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::vm::{Run, Verdict};
+
 /// What a line of the output means for the terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Note {
@@ -27,7 +29,7 @@ enum Section {
 
 /// The counts over all test binaries.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     passed: usize,
     failures: Vec<String>,
     /// Test and reason.
@@ -107,6 +109,21 @@ impl Tally {
             self.failures
                 .push("cargo test (it failed and named no test; see above)".to_owned());
         }
+    }
+
+    /// Adds what ran on the kernel `kernel` in a virtual machine.
+    pub(crate) fn add_run(&mut self, kernel: &str, run: &Run) {
+        for (test, verdict) in &run.tests {
+            match verdict {
+                Verdict::Passed => self.passed += 1,
+                Verdict::Failed(_) => self.failures.push(format!("vm {kernel} {test}")),
+            }
+        }
+    }
+
+    /// Adds a test that cannot run here.
+    pub(crate) fn skip(&mut self, test: &str, reason: &str) {
+        self.skips.push((test.to_owned(), reason.to_owned()));
     }
 
     fn result_line(&mut self, line: &str) -> Vec<Note> {

@@ -161,3 +161,17 @@ fn a_skip_that_slips_past_the_capture_counts_too() {
         "1 passed, 0 failed, 1 skipped"
     );
 }
+
+#[test]
+fn virtual_machines_count_like_other_tests() {
+    let mut tally = tally("", true);
+    let mut run = Run::default();
+    run.tests = vec![
+        ("cni: one".to_owned(), Verdict::Passed),
+        ("cni: two".to_owned(), Verdict::Failed("no".to_owned())),
+    ];
+    tally.add_run("6.1", &run);
+    tally.skip("vm 6.12", "no such kernel");
+    assert_eq!(tally.summary(), "1 passed, 1 failed, 1 skipped");
+    assert_eq!(tally.failures(), ["vm 6.1 cni: two"]);
+}
