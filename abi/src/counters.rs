@@ -22,11 +22,13 @@ pub enum Counter {
     NotRemembered = 7,
     /// A process of the node was kept from binding a NodePort.
     NodePortBind = 8,
+    /// Refused: the client is outside of the Service's source ranges.
+    NotAllowed = 9,
 }
 
 impl Counter {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connected,
         Self::Datagram,
         Self::NoEndpoints,
@@ -36,6 +38,7 @@ impl Counter {
         Self::BrokenSlot,
         Self::NotRemembered,
         Self::NodePortBind,
+        Self::NotAllowed,
     ];
 
     /// The counter's name in metrics and tables.
@@ -51,6 +54,7 @@ impl Counter {
             Self::BrokenSlot => "broken_slot",
             Self::NotRemembered => "not_remembered",
             Self::NodePortBind => "node_port_bind",
+            Self::NotAllowed => "not_allowed",
         }
     }
 }

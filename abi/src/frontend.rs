@@ -81,6 +81,9 @@ impl Frontend {
     /// elsewhere. With no slots, the error is another than "refused".
     pub const LOCAL_ONLY: u32 = 1;
 
+    /// `loadBalancerSourceRanges`: only clients with an entry in `CLIENTS`.
+    pub const RESTRICTED: u32 = 2;
+
     /// The slot for one new connection, from 32 random bits. Needs
     /// `slot_count > 0`.
     ///

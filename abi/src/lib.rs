@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod client;
 pub mod counters;
 pub mod frontend;
 pub mod maps;
 pub mod socket;
 
 pub use addr::Addr;
+pub use client::ClientKey;
 pub use counters::Counter;
 pub use frontend::{
     AffinityKey, AffinityValue, Backend, Frontend, FrontendKey4, FrontendKey6, Scope,

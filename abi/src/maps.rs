@@ -10,6 +10,10 @@ pub const SLOTS: &str = "SLOTS";
 pub const BACKENDS: &str = "BACKENDS";
 /// `AffinityKey -> AffinityValue`, LRU hash.
 pub const AFFINITY: &str = "AFFINITY";
+/// `ClientKey -> 1`, hash.
+pub const CLIENTS: &str = "CLIENTS";
+/// `0 -> bits`, array of one: what the programs need not look for.
+pub const SETTINGS: &str = "SETTINGS";
 /// `socket -> Translation`, socket storage.
 pub const CONNECTED: &str = "CONNECTED";
 /// `socket -> DatagramPeers`, socket storage.
@@ -28,6 +32,11 @@ pub const DEFAULT_SLOTS: u32 = 1 << 20;
 pub const DEFAULT_BACKENDS: u32 = 1 << 18;
 /// Clients with session affinity.
 pub const DEFAULT_AFFINITY: u32 = 65_536;
+/// Pairs of a namespace and a restricted Service port, and opted-out namespaces.
+pub const DEFAULT_CLIENTS: u32 = 65_536;
+
+/// Bit of `SETTINGS`: some namespace has opted out.
+pub const SOME_OPTED_OUT: u32 = 1;
 
 /// Octets of `TRANSLATED`, a power of two; the agent empties it and goes on.
 pub const TRANSLATED_BYTES: u32 = 1 << 18;

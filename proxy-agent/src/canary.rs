@@ -221,8 +221,9 @@ impl Canary {
         let root = self.root.display();
         format!(
             "the canary does not pass: {error:#}. Connections from the cgroups below {root} are \
-             not translated, or not all of them; restart the agent, which attaches the programs \
-             again, and see that {root} is the root of the cgroups of all pods (--cgroup-root)"
+             not translated, or not all of them. Programs that were taken from their hooks are \
+             attached again; if this stays, see that {root} is the root of the cgroups of all pods \
+             (--cgroup-root)"
         )
     }
 

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod canary;
+pub mod clients;
 pub mod compile;
 pub mod datapath;
 pub mod diff;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use berth_agent::agent::{self, Controller, Input, Inputs, Observer, Status};
 use berth_agent::canary::{self, Canary};
+use berth_agent::clients::{self, Wanted};
 use berth_agent::datapath::{self, KernelConfig, KernelDatapath};
 use berth_agent::diff::Capacity;
 use berth_agent::health::{self, HealthChecks, ProxyHealth};
@@ -237,12 +238,14 @@ fn run(options: Run) -> anyhow::Result<()> {
             backends: options.max_backends,
         },
     })?;
+    let wanted = Wanted::default();
     let live = LivePeers::default();
     let (wake, woken) = mpsc::channel();
     let translated = datapath.take_translated();
     let reaper = translated.map(|translated| Reaper::new(translated, live.clone()));
-    let controller =
-        Controller::new(datapath, &options.node_name)?.with_sockets(Tracker::new(live, wake));
+    let controller = Controller::new(datapath, &options.node_name)?
+        .with_sockets(Tracker::new(live, wake))
+        .with_clients_wanted(wanted.clone());
     let status = Status::starting();
     let (health, metrics) = (ProxyHealth::default(), Metrics::default());
     if let Some(reaper) = reaper {
@@ -256,9 +259,14 @@ fn run(options: Run) -> anyhow::Result<()> {
     let _canary_cgroup = canary.cgroup()?;
     inputs.send(Input::Changes(canary.changes(&options.node_name)))?;
     let (told, counted) = (status.clone(), metrics.clone());
+    let to_controller = inputs.clone();
     spawn("canary", move || {
         let tell = |reason: Option<String>| {
             counted.canary(reason.is_none());
+            if reason.is_some() {
+                // The usual cause is a program that was taken from its hook.
+                let _ = to_controller.send(Input::CanaryFailed);
+            }
             told.set_canary(reason);
         };
         canary.run(|| told.is_serving(), tell);
@@ -275,6 +283,9 @@ fn run(options: Run) -> anyhow::Result<()> {
         let tell = move |change| to_controller.send(Input::Changes(vec![change])).is_ok();
         spawn("redirect", move || redirect::watch(&redirect, tell))?;
     }
+    let to_controller = inputs.clone();
+    let tell = move |change| to_controller.send(Input::Changes(vec![change])).is_ok();
+    spawn("clients", move || clients::watch(&wanted, tell))?;
     let (failed, failure) = tokio::sync::oneshot::channel();
     let is_cluster = options.kubeconfig.is_some() || options.apiserver.is_some();
     if !is_cluster {

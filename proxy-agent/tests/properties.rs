@@ -55,7 +55,7 @@ fn service(index: u8, variant: u8) -> Change {
         } else {
             vec![]
         },
-        load_balancer_ips: vec![],
+        load_balancer_ips: vec![IpAddr::from([198, 51, 100, index])],
         ports,
         affinity: (variant & 4 != 0).then_some(Duration::from_secs(100)),
         internal_policy: if variant & 8 != 0 {
@@ -64,7 +64,11 @@ fn service(index: u8, variant: u8) -> Change {
             TrafficPolicy::Cluster
         },
         external_policy: TrafficPolicy::Cluster,
-        source_ranges: vec![],
+        source_ranges: if variant & 16 != 0 {
+            vec!["10.20.0.0/28".parse().unwrap()]
+        } else {
+            vec![]
+        },
         health_check_node_port: None,
     }))
 }
@@ -109,9 +113,28 @@ fn addresses(bits: u8) -> Change {
     Change::NodeAddresses(all)
 }
 
+/// Namespaces by cookie; those with an address below 16 are inside of the range.
+fn namespaces(all: BTreeMap<u64, u8>) -> Change {
+    let address = |last| vec![IpAddr::from([10, 20, 0, last])];
+    Change::Clients(
+        all.into_iter()
+            .map(|(cookie, last)| (cookie, address(last)))
+            .collect(),
+    )
+}
+
+/// Who may use what, with the ports spelled out.
+fn rights(agent: &Controller<FakeDatapath>) -> BTreeSet<(u64, String)> {
+    let owner = |number| agent.realized().owner(number).unwrap_or_default();
+    let entries = agent.realized().clients().iter();
+    entries
+        .map(|key| (key.netns_cookie, owner(key.service)))
+        .collect()
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        4 => (0_u8..5, 0_u8..16).prop_map(|(i, v)| service(i, v)),
+        4 => (0_u8..5, 0_u8..32).prop_map(|(i, v)| service(i, v)),
         2 => (0_u8..5).prop_map(|i| Change::ServiceGone(name(i))),
         6 => (0_u8..5, 0_u8..2, 0_u8..16).prop_map(|(i, s, e)| slice(i, s, e)),
         2 => (0_u8..5, 0_u8..2).prop_map(|(i, s)| Change::SliceGone(SliceKey {
@@ -119,6 +142,7 @@ fn change() -> impl Strategy<Value = Change> {
             slice: format!("slice{s}").into(),
         })),
         1 => (0_u8..4).prop_map(addresses),
+        1 => prop::collection::btree_map(1_u64..4, 0_u8..32, 0..3).prop_map(namespaces),
         1 => (0_u8..5, any::<bool>()).prop_map(|(i, on)| Change::Redirect {
             service: name(i),
             target: on.then(|| IpAddr::from([10, 20, 0, 11])),
@@ -244,6 +268,7 @@ proptest! {
         let mut fresh = controller(FakeDatapath::new(ROOMY));
         fresh.take(heard);
         fresh.sync(now);
+        prop_assert_eq!(rights(&agent), rights(&fresh));
         prop_assert_eq!(agent.usage().slots, fresh.usage().slots);
         prop_assert_eq!(agent.usage().backends, fresh.usage().backends);
     }
@@ -344,6 +369,7 @@ fn object_of(change: &Change) -> String {
         Change::Slice(slice) => format!("slice {:?}", slice.key),
         Change::SliceGone(key) => format!("slice {key:?}"),
         Change::Redirect { service, .. } => format!("redirect {service}"),
+        Change::Clients(_) => "clients".to_owned(),
         Change::Zone(_) => "zone".to_owned(),
         Change::NodeLeaving(_) => "leaving".to_owned(),
         Change::Refused(kind) => format!("refused {kind}"),

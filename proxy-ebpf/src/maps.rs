@@ -5,11 +5,12 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::SockAddrContext;
 use berth_abi::maps::{
-    DEFAULT_AFFINITY, DEFAULT_BACKENDS, DEFAULT_FRONTENDS, DEFAULT_SLOTS, F_MMAPABLE, F_NO_PREALLOC,
+    DEFAULT_AFFINITY, DEFAULT_BACKENDS, DEFAULT_CLIENTS, DEFAULT_FRONTENDS, DEFAULT_SLOTS,
+    F_MMAPABLE, F_NO_PREALLOC,
 };
 use berth_abi::{
-    Addr, AffinityKey, AffinityValue, Backend, Counter, DatagramPeers, Frontend, FrontendKey4,
-    FrontendKey6, Translation,
+    Addr, AffinityKey, AffinityValue, Backend, ClientKey, Counter, DatagramPeers, Frontend,
+    FrontendKey4, FrontendKey6, Translation,
 };
 
 const FRONTENDS: usize = DEFAULT_FRONTENDS as usize;
@@ -27,6 +28,10 @@ static BACKENDS: Array<Backend, { DEFAULT_BACKENDS as usize }, MMAPABLE> = Array
 #[btf_map]
 static AFFINITY: LruHashMap<AffinityKey, AffinityValue, { DEFAULT_AFFINITY as usize }> =
     LruHashMap::new();
+#[btf_map]
+static CLIENTS: HashMap<ClientKey, u32, { DEFAULT_CLIENTS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static SETTINGS: Array<u32, 1> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
 #[btf_map]
@@ -94,6 +99,18 @@ pub(crate) fn count(counter: Counter) {
         // SAFETY: non-null, and this CPU's own.
         unsafe { *number = (*number).wrapping_add(1) };
     }
+}
+
+/// Whether `CLIENTS` has an entry.
+#[inline(always)]
+pub(crate) fn is_client(key: &ClientKey) -> bool {
+    CLIENTS.get_ptr(key).is_some()
+}
+
+/// The bits of `SETTINGS`.
+#[inline(always)]
+pub(crate) fn settings() -> u32 {
+    SETTINGS.get(0).copied().unwrap_or(0)
 }
 
 /// What a connected socket was asked for and got.

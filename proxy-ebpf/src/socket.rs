@@ -4,13 +4,16 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use berth_abi::{Addr, Counter, Frontend, Scope, Translation};
+use berth_abi::maps::SOME_OPTED_OUT;
+use berth_abi::{Addr, ClientKey, Counter, Frontend, Scope, Translation};
 
 use crate::{choose, maps, netns};
 
 const IPPROTO_UDP: u32 = 17;
 const ECONNREFUSED: i32 = 111;
 const EHOSTUNREACH: i32 = 113;
+/// What a local firewall's refusal is to connect(2).
+const EACCES: i32 = 13;
 
 /// One of the two shapes of `struct bpf_sock_addr`.
 pub(crate) trait Family {
@@ -91,6 +94,8 @@ pub(crate) enum Refusal {
     NoEndpoints,
     /// Its endpoints are on other nodes and its traffic policy is Local.
     NoLocalEndpoints,
+    /// The client is outside of the Service's source ranges.
+    NotAllowed,
 }
 
 impl Refusal {
@@ -100,6 +105,7 @@ impl Refusal {
         let (errno, counter) = match self {
             Self::NoEndpoints => (ECONNREFUSED, Counter::NoEndpoints),
             Self::NoLocalEndpoints => (EHOSTUNREACH, Counter::NoLocalEndpoints),
+            Self::NotAllowed => (EACCES, Counter::NotAllowed),
         };
         maps::count(counter);
         // SAFETY: the helper has no preconditions.
@@ -222,6 +228,12 @@ fn translate<F: Family>(ctx: &SockAddrContext) -> Result<Option<Translation>, Re
     if netns::is_loopback(asked) && !unsafe { netns::is_hosts(ctx.as_ptr()) } {
         return Ok(None);
     }
+    if maps::settings() & SOME_OPTED_OUT != 0 && is_client(ctx, ClientKey::OPTED_OUT) {
+        return Ok(None);
+    }
+    if frontend.flags & Frontend::RESTRICTED != 0 && !is_client(ctx, frontend.service) {
+        return Err(Refusal::NotAllowed);
+    }
     if frontend.slot_count == 0 {
         return Err(if frontend.flags & Frontend::LOCAL_ONLY != 0 {
             Refusal::NoLocalEndpoints
@@ -242,13 +254,23 @@ fn translate<F: Family>(ctx: &SockAddrContext) -> Result<Option<Translation>, Re
     }))
 }
 
+/// Whether the socket's namespace has an entry for `service`.
+#[inline(always)]
+fn is_client(ctx: &SockAddrContext, service: u32) -> bool {
+    maps::is_client(&ClientKey::new(netns_cookie(ctx), service))
+}
+
 /// On the socket path a client is its network namespace: one pod.
 #[inline(always)]
 fn netns_client(ctx: &SockAddrContext) -> Addr {
-    // SAFETY: the context is valid while the program runs.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     Addr {
         high: 0,
-        low: cookie,
+        low: netns_cookie(ctx),
     }
+}
+
+#[inline(always)]
+fn netns_cookie(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
 }

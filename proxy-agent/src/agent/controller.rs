@@ -6,7 +6,8 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::udp::UdpPorts;
-use crate::compile::{Conflict, Desired, FrontendKey, Update, compile};
+use crate::clients::Wanted;
+use crate::compile::{Conflict, Desired, FrontendKey, Update, clients, compile};
 use crate::datapath::{Datapath, DatapathError};
 use crate::diff::{Op, Plan, Realized, Usage};
 use crate::model::{Change, ClusterState, Dirty, SourceKind};
@@ -29,6 +30,7 @@ pub struct Controller<D> {
     is_done: bool,
     is_started: bool,
     sockets: Tracker,
+    clients_wanted: Wanted,
 }
 
 /// What one round did.
@@ -61,6 +63,7 @@ impl<D: Datapath> Controller<D> {
             is_done: true,
             is_started: false,
             sockets: Tracker::default(),
+            clients_wanted: Wanted::default(),
         })
     }
 
@@ -68,6 +71,13 @@ impl<D: Datapath> Controller<D> {
     #[must_use]
     pub fn with_sockets(mut self, sockets: Tracker) -> Self {
         self.sockets = sockets;
+        self
+    }
+
+    /// Says through `wanted` from now on whether namespaces have to be known.
+    #[must_use]
+    pub fn with_clients_wanted(mut self, wanted: Wanted) -> Self {
+        self.clients_wanted = wanted;
         self
     }
 
@@ -93,6 +103,7 @@ impl<D: Datapath> Controller<D> {
         } else {
             self.realized.plan_all(&self.desired)
         };
+        let plan = self.with_clients(plan);
         self.note_conflicts(&update.conflicts);
         let mut report = self.carry_out(plan, &keys, now);
         let mut chores = self.realized.reclaim(now);
@@ -113,9 +124,30 @@ impl<D: Datapath> Controller<D> {
         let update = self.compile_dirty();
         self.note_conflicts(&update.conflicts);
         let plan = self.realized.plan_all(&self.desired);
+        let plan = self.with_clients(plan);
         let report = self.carry_out(plan, &update.touched, now);
         self.sockets.sweep();
+        self.heal();
         report
+    }
+
+    /// Puts back the programs that somebody has taken from their hooks, if
+    /// they were in charge.
+    pub fn heal(&mut self) {
+        if self.is_started
+            && let Err(error) = self.datapath.activate()
+        {
+            warn!(%error, "the programs could not be attached again");
+        }
+    }
+
+    /// The plan, with the rights of this node's namespaces.
+    fn with_clients(&self, mut plan: Plan) -> Plan {
+        self.clients_wanted
+            .set(self.state.restricted().next().is_some());
+        let wanted = clients(&self.state, |port| self.realized.port_number(port));
+        self.realized.plan_clients(&wanted, &mut plan);
+        plan
     }
 
     fn compile_dirty(&mut self) -> Update {

@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub enum Input {
     /// A source has something to say.
     Changes(Vec<Change>),
+    /// The canary does not pass.
+    CanaryFailed,
     /// Somebody wants to know something.
     Ask(Question),
 }
@@ -135,14 +137,19 @@ pub fn run<D: Datapath>(
         };
         let began = Instant::now();
         let mut questions = Vec::new();
+        let mut is_ill = false;
         for input in input.into_iter().chain(inputs.try_iter()) {
             match input {
                 Input::Changes(changes) => {
                     observer.taking(&controller, &changes);
                     controller.take(changes);
                 }
+                Input::CanaryFailed => is_ill = true,
                 Input::Ask(question) => questions.push(question),
             }
+        }
+        if is_ill {
+            controller.heal();
         }
         if began >= next_prune {
             controller.prune(began);

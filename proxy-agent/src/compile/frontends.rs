@@ -76,10 +76,15 @@ pub fn compile(state: &ClusterState, node: &str, name: &NamespacedName) -> Vec<D
                 let key = socket_key(address, number, port.protocol);
                 frontends.entry(key).or_insert_with(|| {
                     let mut made = frontend(key, service, port, &endpoints, policy, view);
+                    // The ranges guard what a load balancer would guard.
+                    let is_guarded = service.load_balancer_ips.contains(&address);
+                    if is_guarded && !service.source_ranges.is_empty() {
+                        made.flags |= Frontend::RESTRICTED;
+                    }
                     if let Some(target) = redirect {
                         made.backends = vec![backend(target, port.port, true)];
                         made.local_count = 1;
-                        made.flags = 0;
+                        made.flags &= !Frontend::LOCAL_ONLY;
                     }
                     made
                 });

@@ -4,6 +4,7 @@
 //! [`compile`] gives a Service's frontends; [`Desired`] holds those of all
 //! Services and settles who gets an address that two of them claim.
 
+mod clients;
 mod desired;
 mod endpoints;
 mod explain;
@@ -11,6 +12,7 @@ mod frontends;
 mod local;
 mod serving;
 
+pub use clients::clients;
 pub use desired::{Conflict, Desired, Update};
 pub use endpoints::{Choice, NodeView, choose};
 pub use explain::{Explanation, Kind, Reason, explain, explain_service};

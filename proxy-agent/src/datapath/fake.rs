@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_abi::{Backend, Frontend};
+use berth_abi::{Backend, ClientKey, Frontend};
 
 use super::{Datapath, DatapathError};
 use crate::compile::FrontendKey;
@@ -16,6 +16,8 @@ pub struct FakeDatapath {
     frontends: BTreeMap<FrontendKey, Frontend>,
     slots: Vec<u32>,
     backends: Vec<Backend>,
+    clients: BTreeSet<ClientKey>,
+    settings: u32,
     operations: u64,
     failing: BTreeSet<u64>,
     is_active: bool,
@@ -30,6 +32,8 @@ impl FakeDatapath {
             frontends: BTreeMap::new(),
             slots: vec![0; capacity.slots as usize],
             backends: vec![Backend::default(); capacity.backends as usize],
+            clients: BTreeSet::new(),
+            settings: 0,
             operations: 0,
             failing: BTreeSet::new(),
             is_active: false,
@@ -75,6 +79,12 @@ impl FakeDatapath {
             Op::DeleteFrontend { .. } | Op::ForgetAffinity { .. } if fails => return Err(full),
             Op::DeleteFrontend { key } => drop(self.frontends.remove(key)),
             Op::ForgetAffinity { .. } => {}
+            Op::SetClient { .. } | Op::DeleteClient { .. } | Op::SetSettings { .. } if fails => {
+                return Err(full);
+            }
+            Op::SetClient { key } => drop(self.clients.insert(*key)),
+            Op::DeleteClient { key } => drop(self.clients.remove(key)),
+            Op::SetSettings { bits } => self.settings = *bits,
         }
         self.check(op);
         Ok(())
@@ -113,6 +123,8 @@ impl Datapath for FakeDatapath {
                 .collect(),
             slots: self.slots.clone(),
             backends: self.backends.clone(),
+            clients: self.clients.iter().copied().collect(),
+            settings: self.settings,
         })
     }
 

@@ -63,6 +63,15 @@ pub(super) const HOOKS: [Hook; 10] = [
     },
 ];
 
+/// How a program came to its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    /// In the place of another, or of itself.
+    InPlace,
+    /// There was no link to this cgroup.
+    Anew,
+}
+
 /// The cgroup that the hooks are attached to.
 #[derive(Debug)]
 pub(super) struct CgroupRoot {
@@ -98,10 +107,11 @@ impl CgroupRoot {
         hook: Hook,
         program: BorrowedFd<'_>,
         links: &Path,
-    ) -> Result<(), DatapathError> {
+    ) -> Result<Attached, DatapathError> {
         let pin = links.join(hook.name);
         if let Some(link) = self.pinned(&pin)? {
             return sys::link_update(link.as_fd(), program)
+                .map(|()| Attached::InPlace)
                 .map_err(|e| kernel_error("update the link", &pin, e));
         }
         let link =
@@ -125,10 +135,13 @@ impl CgroupRoot {
             }
             fs::rename(&fresh, &pin)
         };
-        pin_it().map_err(|e| kernel_error("pin the link", &pin, e))
+        pin_it()
+            .map(|()| Attached::Anew)
+            .map_err(|e| kernel_error("pin the link", &pin, e))
     }
 
-    /// The pinned link, if it is attached to this very cgroup.
+    /// The pinned link, if it is attached to this very cgroup; one that was
+    /// detached (BPF_LINK_DETACH) has the cgroup 0.
     fn pinned(&self, pin: &Path) -> Result<Option<OwnedFd>, DatapathError> {
         let link = match sys::obj_get(pin) {
             Ok(link) => link,

@@ -7,12 +7,13 @@ use aya::maps::{Map, MapData};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use berth_abi::{
-    AffinityKey, AffinityValue, Backend, Counter, Frontend, FrontendKey4, FrontendKey6, Scope, maps,
+    AffinityKey, AffinityValue, Backend, ClientKey, Counter, Frontend, FrontendKey4, FrontendKey6,
+    Scope, maps,
 };
 use tracing::{info, warn};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::hooks::{CgroupRoot, HOOKS};
+use super::hooks::{Attached, CgroupRoot, HOOKS};
 use super::pins::{Pins, specs};
 use super::sys::{self, MappedArray};
 use super::translated::TranslatedSockets;
@@ -47,6 +48,8 @@ pub struct KernelDatapath {
     frontends4: OwnedFd,
     frontends6: OwnedFd,
     affinity: OwnedFd,
+    clients: OwnedFd,
+    settings: OwnedFd,
     translated: Option<TranslatedSockets>,
     counters: aya::maps::PerCpuArray<MapData, u64>,
     slots: MappedArray,
@@ -144,6 +147,8 @@ impl KernelDatapath {
             frontends4: duplicate(map_data(&mut object, maps::FRONTENDS4)?.fd().as_fd())?,
             frontends6: duplicate(map_data(&mut object, maps::FRONTENDS6)?.fd().as_fd())?,
             affinity: duplicate(map_data(&mut object, maps::AFFINITY)?.fd().as_fd())?,
+            clients: duplicate(map_data(&mut object, maps::CLIENTS)?.fd().as_fd())?,
+            settings: duplicate(map_data(&mut object, maps::SETTINGS)?.fd().as_fd())?,
             translated,
             counters: object
                 .take_map(maps::COUNTERS)
@@ -194,6 +199,25 @@ impl KernelDatapath {
                 })?;
             }
             Op::ForgetAffinity { service, backends } => self.forget(*service, backends)?,
+            Op::SetClient { key } => {
+                let (_, result) = sys::update_batch(self.clients.as_fd(), &[*key], &[1_u32]);
+                result.map_err(|error| match error.raw_os_error() {
+                    Some(libc::E2BIG) => DatapathError::Full {
+                        map: maps::CLIENTS,
+                        capacity: maps::DEFAULT_CLIENTS,
+                        flag: "number of nodes; this one has too many pods and restricted Services",
+                    },
+                    _ => kernel("write to CLIENTS", error),
+                })?;
+            }
+            Op::DeleteClient { key } => {
+                sys::delete(self.clients.as_fd(), key)
+                    .map_err(|error| kernel("delete from CLIENTS", error))?;
+            }
+            Op::SetSettings { bits } => {
+                let (_, result) = sys::update_batch(self.settings.as_fd(), &[0_u32], &[*bits]);
+                result.map_err(|error| kernel("write to SETTINGS", error))?;
+            }
         }
         Ok(())
     }
@@ -242,22 +266,17 @@ impl KernelDatapath {
         Ok(())
     }
 
-    fn read_backends(&self) -> Vec<Backend> {
-        let count = self.backends.len().min(self.capacity.backends as usize);
-        let mut all: Vec<Backend> = (0..u32::try_from(count).unwrap_or(u32::MAX))
+    /// The entries up to the last that a slot names. What is written beyond is
+    /// named by nobody, and looking there would cost the memory of the array.
+    fn read_backends(&self, slots: &[u32]) -> Vec<Backend> {
+        let end = slots.iter().max().map_or(0, |last| last.saturating_add(1));
+        (0..end.min(self.capacity.backends))
             .map(|index| {
                 let mut backend = Backend::default();
                 self.backends.read(index, backend.as_mut_bytes());
                 backend
             })
-            .collect();
-        let used = all
-            .iter()
-            .rposition(|backend| backend.port_be != 0)
-            .map_or(0, |last| last + 1);
-        all.truncate(used);
-        all.shrink_to_fit();
-        all
+            .collect()
     }
 }
 
@@ -289,17 +308,24 @@ impl Datapath for KernelDatapath {
             .collect();
         let end = |frontend: &Frontend| frontend.first_slot.saturating_add(frontend.slot_count);
         let used = frontends.iter().map(|(_, f)| end(f)).max().unwrap_or(0);
-        let slots = (0..used.min(self.capacity.slots))
+        let slots: Vec<_> = (0..used.min(self.capacity.slots))
             .map(|slot| {
                 let mut backend = 0_u32;
                 self.slots.read(slot, backend.as_mut_bytes());
                 backend
             })
             .collect();
+        let clients: Vec<(Raw<ClientKey>, u32)> =
+            sys::lookup_all(self.clients.as_fd(), maps::DEFAULT_CLIENTS)
+                .map_err(fail(maps::CLIENTS))?;
+        let settings: Vec<(u32, u32)> =
+            sys::lookup_all(self.settings.as_fd(), 1).map_err(fail(maps::SETTINGS))?;
         Ok(Dump {
             frontends,
+            backends: self.read_backends(&slots),
             slots,
-            backends: self.read_backends(),
+            clients: clients.into_iter().map(|(Raw(key), _)| key).collect(),
+            settings: settings.first().map_or(0, |(_, bits)| *bits),
         })
     }
 
@@ -324,12 +350,19 @@ impl Datapath for KernelDatapath {
     }
 
     fn activate(&mut self) -> Result<(), DatapathError> {
+        let links = self.pins.links();
         if self.is_active {
-            return Ok(());
+            // The folder may have gone with the links in it.
+            self.pins.ensure()?;
         }
         for (hook, program) in HOOKS.into_iter().zip(&self.programs) {
-            self.cgroup
-                .attach(hook, program.as_fd(), &self.pins.links())?;
+            let attached = self.cgroup.attach(hook, program.as_fd(), &links)?;
+            if self.is_active && attached == Attached::Anew {
+                warn!(
+                    pin = %links.join(hook.name).display(),
+                    "somebody took a program from its hook; it is attached again"
+                );
+            }
         }
         if self.is_fresh {
             self.pins.finish_next()?;
@@ -348,6 +381,13 @@ impl Datapath for KernelDatapath {
             .into_iter()
             .map(|c| (c.name(), sum(c).unwrap_or(0)))
             .collect()
+    }
+}
+
+fn kernel(what: &str, error: std::io::Error) -> DatapathError {
+    DatapathError::Kernel {
+        what: what.to_owned(),
+        error,
     }
 }
 

@@ -7,6 +7,15 @@ mod kernel;
 mod pins;
 #[expect(unsafe_code, reason = "the one file of raw system calls")]
 mod sys;
+
+/// The cookie of this thread's network namespace.
+///
+/// # Errors
+/// When the kernel does not tell it (before Linux 5.14).
+pub fn netns_cookie() -> io::Result<u64> {
+    sys::netns_cookie()
+}
+
 mod translated;
 
 pub use fake::FakeDatapath;
@@ -34,8 +43,8 @@ pub trait Datapath: Send {
     /// does not keep the others from being done.
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), DatapathError>>;
 
-    /// Puts the programs in charge, once the maps are filled. Does nothing the
-    /// second time.
+    /// Puts the programs in charge, once the maps are filled. Again, it puts
+    /// back those that somebody has taken from their hooks.
     ///
     /// # Errors
     /// When a program cannot be attached.

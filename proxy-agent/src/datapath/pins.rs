@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
 use berth_abi::{
-    AffinityKey, AffinityValue, Backend, Counter, DatagramPeers, Frontend, FrontendKey4,
+    AffinityKey, AffinityValue, Backend, ClientKey, Counter, DatagramPeers, Frontend, FrontendKey4,
     FrontendKey6, Translation, VERSION, maps,
 };
 
@@ -101,7 +101,7 @@ impl Pins {
 }
 
 /// Every map, as the programs and this capacity need it.
-pub(super) fn specs(capacity: Capacity) -> [MapSpec; 8] {
+pub(super) fn specs(capacity: Capacity) -> [MapSpec; 10] {
     let spec = |name, kind, key_size, value_size, max_entries, flags| MapSpec {
         name,
         kind,
@@ -153,6 +153,15 @@ pub(super) fn specs(capacity: Capacity) -> [MapSpec; 8] {
             maps::DEFAULT_AFFINITY,
             0,
         ),
+        spec(
+            maps::CLIENTS,
+            MapType::Hash,
+            size_of::<ClientKey>(),
+            u32_size,
+            maps::DEFAULT_CLIENTS,
+            lazy,
+        ),
+        spec(maps::SETTINGS, MapType::Array, u32_size, u32_size, 1, 0),
         spec(
             maps::COUNTERS,
             MapType::PerCpuArray,

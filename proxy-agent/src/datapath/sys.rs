@@ -151,10 +151,7 @@ struct IteratorInfo {
 }
 
 /// Binds an iterator program to the map that it iterates over.
-pub(super) fn link_iterator(
-    program: BorrowedFd<'_>,
-    map: BorrowedFd<'_>,
-) -> io::Result<OwnedFd> {
+pub(super) fn link_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let info = IteratorInfo {
         map_fd: raw(map),
         padding: [0; 3],
@@ -391,11 +388,6 @@ impl MappedArray {
             stride,
             value_size,
         })
-    }
-
-    /// How many elements there are.
-    pub(super) fn len(&self) -> usize {
-        self.bytes / self.stride
     }
 
     /// Copies element `index` into `value`. Needs `index < len()`.

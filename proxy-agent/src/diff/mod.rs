@@ -9,6 +9,7 @@
 //! a restart finds its own identifiers again and finds nothing to do.
 
 mod backends;
+mod clients;
 mod op;
 mod ports;
 mod realized;

@@ -1,6 +1,6 @@
 //! What can be done to the maps, and what they hold.
 
-use berth_abi::{Backend, Frontend};
+use berth_abi::{Backend, ClientKey, Frontend};
 
 use crate::compile::FrontendKey;
 
@@ -40,6 +40,21 @@ pub enum Op {
         /// Backend indices.
         backends: Vec<u32>,
     },
+    /// Let a namespace use a restricted Service port, or opt it out.
+    SetClient {
+        /// Which, and what.
+        key: ClientKey,
+    },
+    /// Take that back.
+    DeleteClient {
+        /// Which, and what.
+        key: ClientKey,
+    },
+    /// What the programs need not look for.
+    SetSettings {
+        /// Bits such as [`berth_abi::maps::SOME_OPTED_OUT`].
+        bits: u32,
+    },
     /// Empty a backend entry that no slot has named for a grace period.
     ClearBackend {
         /// Its index.
@@ -67,4 +82,8 @@ pub struct Dump {
     pub slots: Vec<u32>,
     /// Backends from 0; a port of 0 is a free entry.
     pub backends: Vec<Backend>,
+    /// Every client entry, in no order.
+    pub clients: Vec<ClientKey>,
+    /// The programs' settings.
+    pub settings: u32,
 }

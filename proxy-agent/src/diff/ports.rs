@@ -39,6 +39,11 @@ impl Ports {
         number
     }
 
+    /// The number that `owner` has, if it has one.
+    pub(super) fn find(&self, owner: &PortId) -> Option<u32> {
+        self.numbers.get(owner).copied()
+    }
+
     /// Counts one frontend more.
     pub(super) fn hold(&mut self, number: u32) {
         let index = number as usize;

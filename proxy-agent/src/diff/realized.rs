@@ -1,11 +1,12 @@
 //! The mirror of the maps, and the plan that brings them to the desired state.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use berth_abi::{Backend, Frontend};
+use berth_abi::{Backend, ClientKey, Frontend};
 
 use super::backends::Backends;
+use super::clients::Clients;
 use super::op::{Capacity, Dump, Op};
 use super::ports::Ports;
 use super::regions::Regions;
@@ -26,6 +27,7 @@ pub struct Realized {
     regions: Regions,
     backends: Backends,
     ports: Ports,
+    clients: Clients,
     /// Regions that no frontend points at any more, oldest first.
     retired: VecDeque<(Instant, Region)>,
     capacity: Capacity,
@@ -134,6 +136,7 @@ impl Realized {
             regions: Regions::new(capacity.slots),
             backends: Backends::restore(&dump.backends, capacity.backends),
             ports: Ports::default(),
+            clients: Clients::restore(dump.clients, dump.settings),
             retired: VecDeque::new(),
             capacity,
         };
@@ -189,6 +192,26 @@ impl Realized {
             }
         }
         phases.into_plan()
+    }
+
+    /// Adds to a plan what gives `desired` clients their rights: those that are
+    /// let in first of all, those that are shut out last.
+    pub fn plan_clients(&self, desired: &BTreeSet<ClientKey>, plan: &mut Plan) {
+        let (before, after) = self.clients.plan(desired);
+        plan.ops.splice(0..0, before);
+        plan.ops.extend(after);
+    }
+
+    /// The number of a Service port that has been planned.
+    #[must_use]
+    pub fn port_number(&self, port: &PortId) -> Option<u32> {
+        self.ports.find(port)
+    }
+
+    /// Every client entry, sorted.
+    #[must_use]
+    pub fn clients(&self) -> &BTreeSet<ClientKey> {
+        self.clients.entries()
     }
 
     /// Plans what makes the whole of the maps equal to the desired state.
@@ -347,6 +370,11 @@ impl Realized {
                     self.v6_frontends -= usize::from(key.address.is_ipv6());
                     self.ports.let_go(old.service);
                     self.retire(&old, now);
+                }
+            }
+            Op::SetClient { .. } | Op::DeleteClient { .. } | Op::SetSettings { .. } => {
+                if done {
+                    self.clients.settle(op);
                 }
             }
             Op::DeleteFrontend { .. }

@@ -25,6 +25,8 @@ pub enum Change {
         /// An address of this node.
         target: Option<IpAddr>,
     },
+    /// The network namespaces of this node, by cookie, with their addresses.
+    Clients(BTreeMap<u64, Vec<IpAddr>>),
     /// The zone that this node is in.
     Zone(Option<Arc<str>>),
     /// This node is being deleted, or is not any more.
@@ -72,6 +74,9 @@ pub struct ClusterState {
     slices: HashMap<NamespacedName, Vec<Arc<EndpointSlice>>>,
     names: Names,
     redirects: HashMap<NamespacedName, IpAddr>,
+    clients: BTreeMap<u64, Vec<IpAddr>>,
+    /// Services with source ranges: few, and looked at each round.
+    restricted: BTreeSet<NamespacedName>,
     zone: Option<Arc<str>>,
     node_is_leaving: bool,
     node_addresses: BTreeSet<IpAddr>,
@@ -86,10 +91,16 @@ impl ClusterState {
         match change {
             Change::Service(service) => {
                 dirty.services.insert(service.name.clone());
+                if service.source_ranges.is_empty() {
+                    self.restricted.remove(&service.name);
+                } else {
+                    self.restricted.insert(service.name.clone());
+                }
                 self.services
                     .insert(service.name.clone(), Arc::from(service));
             }
             Change::ServiceGone(name) => {
+                self.restricted.remove(&name);
                 if self.services.remove(&name).is_some() {
                     dirty.services.insert(name);
                 }
@@ -127,6 +138,7 @@ impl ClusterState {
                 }
                 dirty.services.insert(service);
             }
+            Change::Clients(clients) => self.clients = clients,
             Change::Zone(zone) => {
                 dirty.all |= self.zone != zone;
                 self.zone = zone;
@@ -188,6 +200,19 @@ impl ClusterState {
     #[must_use]
     pub fn redirect(&self, service: &NamespacedName) -> Option<IpAddr> {
         self.redirects.get(service).copied()
+    }
+
+    /// This node's network namespaces, by cookie, with their addresses.
+    #[must_use]
+    pub fn clients(&self) -> &BTreeMap<u64, Vec<IpAddr>> {
+        &self.clients
+    }
+
+    /// The Services that have source ranges.
+    pub fn restricted(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.restricted
+            .iter()
+            .filter_map(|name| self.services.get(name))
     }
 
     /// The zone that this node is in.

@@ -44,7 +44,7 @@
 //! This room must not know what a Service is, nor how the maps are written.
 
 mod diag;
-mod namespaces;
+pub(crate) mod namespaces;
 mod reaper;
 mod tracker;
 

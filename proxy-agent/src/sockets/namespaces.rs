@@ -9,7 +9,7 @@ use berth_netlink::Netns;
 
 /// Opens every network namespace that a process is in or that has a name,
 /// each once. What goes away meanwhile is left out.
-pub(super) fn all() -> Vec<Netns> {
+pub(crate) fn all() -> Vec<Netns> {
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for (inode, path) in of_processes().chain(named()) {
