@@ -1,0 +1,63 @@
+//! Who may use a Service: source ranges for clients on the node, by what the
+//! programs know of a client, its network namespace.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use berth_e2e::proxy::How::{Tcp, Udp, UdpUnconnected};
+use berth_e2e::proxy::{Bench, How, ready, service, slice, until};
+use berth_lab::{require_binaries, require_root};
+use serde_json::{Value, json};
+
+/// How long the agent may take to find a namespace, on a slow machine.
+const SLOW: Duration = Duration::from_secs(10);
+
+fn guarded(ranges: &[&str]) -> Value {
+    let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges});
+    let mut service = service("guarded", "10.96.2.1", spec);
+    service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
+    service
+}
+
+/// What one client sees, within the time that a change may take.
+fn expect(bench: &Bench, who: &str, how: How, to: &str, sees: &str) -> Result<()> {
+    until(
+        &format!("{who} over {how:?} to {to} sees {sees}"),
+        SLOW,
+        || Ok(bench.exchange(who, how, to)?.to_string() == sees),
+    )
+    .map(drop)
+}
+
+#[test]
+fn source_ranges_hold_for_pods_and_the_node() -> Result<()> {
+    require_root!();
+    require_binaries!("berth-lab", "berth-cni", "berth-agent", "berth-socket");
+    let bench = Bench::start()?;
+    // c1 is 10.20.0.71, the node 10.20.0.11, c2 (on node 2) 10.20.0.72.
+    bench.apply(&[
+        guarded(&["10.20.0.71/32", "10.20.0.12/32"]),
+        slice("guarded", &[ready("s2")]),
+    ])?;
+    let address = "203.0.113.9:80";
+    for how in [Tcp, Udp, UdpUnconnected] {
+        expect(&bench, "c1", how, address, "s2")?;
+        expect(&bench, "n2", how, address, "s2")?;
+        expect(&bench, "c2", how, address, "EACCES")?;
+        expect(&bench, "n1", how, address, "EACCES")?;
+        expect(&bench, "h1", how, address, "EACCES")?;
+    }
+    // The ranges guard the load balancer's address, not the cluster IP.
+    for who in ["c1", "c2", "n1"] {
+        expect(&bench, who, Tcp, "10.96.2.1:80", "s2")?;
+    }
+    // They can change under a live Service, and go.
+    bench.apply(&[guarded(&["10.20.0.72/32"])])?;
+    expect(&bench, "c2", Tcp, address, "s2")?;
+    expect(&bench, "c1", Tcp, address, "EACCES")?;
+    bench.apply(&[guarded(&[])])?;
+    for who in ["c1", "c2", "n1", "h1"] {
+        expect(&bench, who, Tcp, address, "s2")?;
+    }
+    Ok(())
+}
