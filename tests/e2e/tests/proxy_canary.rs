@@ -1,15 +1,19 @@
 //! The agent is not ready unless a connection from below its cgroup root is
-//! translated; it says so, and leaves nothing behind.
+//! translated; it says so, puts programs that were taken away back, and leaves
+//! nothing behind.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use berth_e2e::proxy::until;
-use berth_lab::{Lab, binaries, require_binaries, require_root};
+use berth_lab::{Lab, Node, binaries, require_binaries, require_root, skip};
 
 /// The canary comes every 5 s.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -36,31 +40,67 @@ fn readyz(socket: &Path) -> Result<(String, String)> {
     Ok((status.to_owned(), body.to_owned()))
 }
 
-#[test]
-fn an_agent_whose_programs_are_gone_is_not_ready_and_names_its_cgroup_root() -> Result<()> {
-    require_everything!();
-    for hook in ["connect4", "connect6", "getpeername4"] {
-        let lab = lab()?;
-        let node = lab.node(1);
-        assert_eq!(readyz(&node.agent_socket())?.0, "200", "{hook}");
-        // Removing the pin of a link detaches its program.
-        fs::remove_file(node.folder().join("bpf/berth/links").join(hook))?;
-        until(&format!("not ready without {hook}"), WITHIN, || {
-            Ok(readyz(&node.agent_socket())?.0 == "503")
-        })?;
-        let (_, told) = readyz(&node.agent_socket())?;
-        let root = node.cgroup().display().to_string();
-        assert!(told.contains("canary does not pass"), "{told}");
-        assert!(
-            told.contains(&root) && told.contains("--cgroup-root"),
-            "{told}"
-        );
-        // The mend that it names.
-        node.kill_agent()?;
-        node.start_agent()?;
-        assert_eq!(readyz(&node.agent_socket())?.0, "200", "{hook}");
-    }
+/// Waits until the agent is not ready because of the canary, and then until it
+/// is again, by itself.
+fn falls_and_rises(node: &Node, what: &str) -> Result<()> {
+    let told = RefCell::default();
+    until(&format!("not ready: {what}"), WITHIN, || {
+        let (status, body) = readyz(&node.agent_socket())?;
+        told.replace(body);
+        Ok(status == "503")
+    })?;
+    let told = told.take();
+    let root = node.cgroup().display().to_string();
+    assert!(told.contains("canary does not pass"), "{told}");
+    assert!(
+        told.contains(&root) && told.contains("--cgroup-root"),
+        "{told}"
+    );
+    until(&format!("ready again: {what}"), WITHIN, || {
+        Ok(readyz(&node.agent_socket())?.0 == "200")
+    })?;
     Ok(())
+}
+
+#[test]
+fn a_program_that_is_taken_away_is_missed_and_put_back() -> Result<()> {
+    require_everything!();
+    let lab = lab()?;
+    let node = lab.node(1);
+    let links = node.folder().join("bpf/berth/links");
+    let names = || -> Result<BTreeSet<_>> {
+        let entries = fs::read_dir(&links)?.collect::<Result<Vec<_>, _>>()?;
+        Ok(entries.into_iter().map(|entry| entry.file_name()).collect())
+    };
+    let all = names()?;
+    assert_eq!(readyz(&node.agent_socket())?.0, "200");
+    // Removing the pin of a link detaches its program.
+    for hook in ["connect4", "connect6", "getpeername4"] {
+        fs::remove_file(links.join(hook))?;
+        falls_and_rises(node, &format!("{hook} was unpinned"))?;
+        assert_eq!(names()?, all, "{hook}");
+    }
+    fs::remove_dir_all(&links)?;
+    falls_and_rises(node, "all were unpinned")?;
+    assert_eq!(names()?, all);
+    Ok(())
+}
+
+#[test]
+fn a_link_that_is_detached_is_made_again() -> Result<()> {
+    require_everything!();
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pin = node.folder().join("bpf/berth/links/connect4");
+    let mut detach = Command::new("bpftool");
+    detach.args(["link", "detach", "pinned"]).arg(&pin);
+    let detached = match detach.output() {
+        Err(why) => skip!("bpftool: {why}"),
+        Ok(output) => output,
+    };
+    let told = String::from_utf8_lossy(&detached.stderr);
+    assert!(detached.status.success(), "{told}");
+    falls_and_rises(node, "the link was detached")
 }
 
 #[test]
