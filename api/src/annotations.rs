@@ -15,3 +15,8 @@ pub const KEEP: &str = "berth.dev/keep";
 
 /// A company DNS name for a Service or pod, instead of the zone's template.
 pub const HOSTNAME: &str = "berth.dev/hostname";
+
+/// `disabled` on a Namespace or a Pod: connections of its pods are not
+/// translated, since something of their own (a mesh's sidecar, a sandbox with
+/// its own kernel) deals with Services.
+pub const SERVICE_PROXY: &str = "berth.dev/service-proxy";

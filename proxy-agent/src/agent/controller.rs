@@ -261,6 +261,8 @@ impl<D: Datapath> Controller<D> {
             .map(|source| match source {
                 SourceKind::Services => "Services have not been listed yet".to_owned(),
                 SourceKind::EndpointSlices => "EndpointSlices have not been listed yet".to_owned(),
+                SourceKind::Pods => "this node's pods have not been listed yet".to_owned(),
+                SourceKind::Namespaces => "Namespaces have not been listed yet".to_owned(),
                 SourceKind::Node => "this node's addresses have not been read yet".to_owned(),
             })
             .collect();

@@ -4,9 +4,11 @@
 //! Must not know where objects come from (that is `reflector`) nor what a map
 //! is (that is `datapath`). One [`ClusterState`], owned by one thread.
 
+mod pod;
 mod service;
 mod state;
 
+pub use pod::{HostPort, Pod};
 pub use service::{
     Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName, PortId, Protocol, Service,
     ServicePort, SliceKey, TrafficPolicy,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::pod::{Pod, Pods};
 use super::service::{EndpointSlice, NamespacedName, Service, SliceKey};
 
 /// One thing that a source says.
@@ -27,6 +28,17 @@ pub enum Change {
     },
     /// The network namespaces of this node, by cookie, with their addresses.
     Clients(BTreeMap<u64, Vec<IpAddr>>),
+    /// A pod of this node is there, new or changed.
+    Pod(Box<Pod>),
+    /// A pod of this node is gone.
+    PodGone(NamespacedName),
+    /// Whether the pods of a namespace want no service proxy.
+    NamespaceOptOut {
+        /// The namespace.
+        namespace: Arc<str>,
+        /// Whether they want none.
+        opted_out: bool,
+    },
     /// The zone that this node is in.
     Zone(Option<Arc<str>>),
     /// This node is being deleted, or is not any more.
@@ -48,19 +60,31 @@ pub enum SourceKind {
     EndpointSlices,
     /// This node: its zone and addresses.
     Node,
+    /// The pods of this node.
+    Pods,
+    /// Namespaces.
+    Namespaces,
 }
 
 impl SourceKind {
     /// Every source.
-    pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Node];
+    pub const ALL: [Self; 5] = [
+        Self::Services,
+        Self::EndpointSlices,
+        Self::Node,
+        Self::Pods,
+        Self::Namespaces,
+    ];
 }
 
-/// Which Services have to be compiled again.
+/// What has to be compiled again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
-    /// These.
+    /// These Services.
     pub services: HashSet<NamespacedName>,
-    /// All of them: something changed that every Service depends on.
+    /// These pods.
+    pub pods: HashSet<NamespacedName>,
+    /// All of them: something changed that everything depends on.
     pub all: bool,
 }
 
@@ -74,6 +98,7 @@ pub struct ClusterState {
     slices: HashMap<NamespacedName, Vec<Arc<EndpointSlice>>>,
     names: Names,
     redirects: HashMap<NamespacedName, IpAddr>,
+    pods: Pods,
     clients: BTreeMap<u64, Vec<IpAddr>>,
     /// Services with source ranges: few, and looked at each round.
     restricted: BTreeSet<NamespacedName>,
@@ -139,6 +164,21 @@ impl ClusterState {
                 dirty.services.insert(service);
             }
             Change::Clients(clients) => self.clients = clients,
+            Change::Pod(pod) => {
+                let name = pod.name.clone();
+                if self.pods.insert(pod) {
+                    dirty.pods.insert(name);
+                }
+            }
+            Change::PodGone(name) => {
+                if self.pods.remove(&name) {
+                    dirty.pods.insert(name);
+                }
+            }
+            Change::NamespaceOptOut {
+                namespace,
+                opted_out,
+            } => self.pods.set_opt_out(namespace, opted_out),
             Change::Zone(zone) => {
                 dirty.all |= self.zone != zone;
                 self.zone = zone;
@@ -213,6 +253,24 @@ impl ClusterState {
         self.restricted
             .iter()
             .filter_map(|name| self.services.get(name))
+    }
+
+    /// One pod of this node.
+    #[must_use]
+    pub fn pod(&self, name: &NamespacedName) -> Option<&Arc<Pod>> {
+        self.pods.get(name)
+    }
+
+    /// The pods of this node, in no order.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.iter()
+    }
+
+    /// The addresses of this node's pods that want no service proxy, because
+    /// they or their namespaces say so.
+    #[must_use]
+    pub fn opted_out_pods(&self) -> BTreeSet<IpAddr> {
+        self.pods.opted_out()
     }
 
     /// The zone that this node is in.

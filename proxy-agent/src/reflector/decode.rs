@@ -320,7 +320,11 @@ pub fn refused(refusal: &Rejected) -> Change {
     Change::Refused(kind.into())
 }
 
-fn protocol(object: &Object, field: &str, text: Option<&str>) -> Result<Protocol, Rejected> {
+pub(super) fn protocol(
+    object: &Object,
+    field: &str,
+    text: Option<&str>,
+) -> Result<Protocol, Rejected> {
     match text {
         None | Some("TCP") => Ok(Protocol::Tcp),
         Some("UDP") => Ok(Protocol::Udp),
@@ -333,7 +337,7 @@ fn protocol(object: &Object, field: &str, text: Option<&str>) -> Result<Protocol
     }
 }
 
-fn port_number(object: &Object, field: &str, number: i32) -> Result<u16, Rejected> {
+pub(super) fn port_number(object: &Object, field: &str, number: i32) -> Result<u16, Rejected> {
     u16::try_from(number)
         .ok()
         .filter(|number| *number > 0)
@@ -360,7 +364,7 @@ fn addresses(
 
 /// An address in its one unmistakable form: a leading zero is octal to some
 /// and decimal to others (CVE-2021-29923), so it is refused.
-fn parse_address(object: &Object, field: &str, text: &str) -> Result<IpAddr, Rejected> {
+pub(super) fn parse_address(object: &Object, field: &str, text: &str) -> Result<IpAddr, Rejected> {
     let parsed: IpAddr = text.trim().parse().map_err(|_| {
         let problem = format!("{text:?} is not an IP address");
         object.reject(

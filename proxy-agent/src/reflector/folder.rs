@@ -1,6 +1,6 @@
 //! A folder of YAML, watched, to changes of the model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,7 +12,7 @@ use berth_api::{Object, ObjectKey, Rejected};
 use notify::{RecursiveMode, Watcher as _};
 use tracing::{info, warn};
 
-use super::decode;
+use super::{decode, pods};
 use crate::model::{Change, NamespacedName, SliceKey, SourceKind};
 
 /// inotify can lose events; a look at the folder this often makes up for it.
@@ -28,6 +28,8 @@ pub struct FolderReflector {
     /// The slice that each object last was, since the label that says which
     /// Service it is of can change and is gone when the object is.
     slices: HashMap<ObjectKey, SliceKey>,
+    /// The pods of this node.
+    pods: HashSet<NamespacedName>,
 }
 
 impl FolderReflector {
@@ -38,6 +40,7 @@ impl FolderReflector {
             folder: Folder::new(root),
             node: node.to_owned(),
             slices: HashMap::new(),
+            pods: HashSet::new(),
         }
     }
 
@@ -83,6 +86,17 @@ impl FolderReflector {
                 }
                 changes.extend(slice.map(|slice| Change::Slice(Box::new(slice))));
             }
+            "Pod" => match pods::pod(object, &self.node)? {
+                Some(pod) => {
+                    self.pods.insert(pod.name.clone());
+                    changes.push(Change::Pod(Box::new(pod)));
+                }
+                None => self.remove(&object.key, changes),
+            },
+            "Namespace" => changes.push(Change::NamespaceOptOut {
+                namespace: object.key.name.as_str().into(),
+                opted_out: pods::namespace_opts_out(object)?,
+            }),
             "Node" if object.key.name == self.node => {
                 changes.extend(decode::node(object)?);
             }
@@ -95,6 +109,11 @@ impl FolderReflector {
         match key.kind.as_str() {
             "Service" => changes.push(Change::ServiceGone(name_of(key))),
             "EndpointSlice" => changes.extend(self.slices.remove(key).map(Change::SliceGone)),
+            "Pod" => changes.extend(self.pods.take(&name_of(key)).map(Change::PodGone)),
+            "Namespace" => changes.push(Change::NamespaceOptOut {
+                namespace: key.name.as_str().into(),
+                opted_out: false,
+            }),
             "Node" if key.name == self.node => changes.push(Change::NodeLeaving(true)),
             _ => {}
         }
@@ -137,8 +156,13 @@ pub fn watch(
                 }
                 if is_first {
                     info!(folder = %root.display(), changes = changes.len(), "read the folder");
-                    let both = [SourceKind::Services, SourceKind::EndpointSlices];
-                    changes.extend(both.map(Change::Synced));
+                    let told = [
+                        SourceKind::Services,
+                        SourceKind::EndpointSlices,
+                        SourceKind::Pods,
+                        SourceKind::Namespaces,
+                    ];
+                    changes.extend(told.map(Change::Synced));
                     is_first = false;
                 }
                 if !changes.is_empty() && !tell(changes) {

@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use berth_api::{Object, ObjectKey, Rejected, Source};
@@ -17,13 +18,15 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config, ResourceExt as _};
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::decode;
+use super::pods::PodObject;
+use super::{decode, pods};
 use crate::model::{Change, NamespacedName, SliceKey, SourceKind};
 
 /// Services that are for every proxy: the server need not send the others.
@@ -91,8 +94,25 @@ pub async fn watch(
         Slices,
         &tell,
     );
+    // A few hundred at most, and as the server's cache has them.
+    let running = reflect(
+        Api::<PodObject>::all(client.clone()),
+        watcher::Config::default()
+            .fields(&format!("spec.nodeName={node}"))
+            .any_semantic(),
+        SourceKind::Pods,
+        Pods,
+        &tell,
+    );
+    let annotated = reflect(
+        Api::<PartialObjectMeta<core::Namespace>>::all(client.clone()),
+        watcher::Config::default(),
+        SourceKind::Namespaces,
+        Namespaces,
+        &tell,
+    );
     let here = watch_node(Api::<core::Node>::all(client), this_node, &tell);
-    let ((), (), ()) = futures::try_join!(served, placed, here)?;
+    let ((), (), (), (), ()) = futures::try_join!(served, placed, running, annotated, here)?;
     bail!("the watches of the API server ended")
 }
 
@@ -115,6 +135,10 @@ trait Kind {
 
 struct Services;
 struct Slices;
+/// Of this node.
+struct Pods;
+/// What they say to their pods.
+struct Namespaces;
 
 impl Kind for Services {
     type Object = core::Service;
@@ -141,6 +165,44 @@ impl Kind for Slices {
 
     fn gone(key: Self::Key) -> Change {
         Change::SliceGone(key)
+    }
+}
+
+impl Kind for Pods {
+    type Object = PodObject;
+    type Key = NamespacedName;
+
+    fn read(object: Self::Object) -> Result<Option<(Self::Key, Change)>, Rejected> {
+        let pod = pods::pod_from(&named("Pod", &object), &object)?;
+        Ok(Some((pod.name.clone(), Change::Pod(Box::new(pod)))))
+    }
+
+    fn gone(key: Self::Key) -> Change {
+        Change::PodGone(key)
+    }
+}
+
+impl Kind for Namespaces {
+    type Object = PartialObjectMeta<core::Namespace>;
+    type Key = Arc<str>;
+
+    fn read(object: Self::Object) -> Result<Option<(Self::Key, Change)>, Rejected> {
+        let named = named("Namespace", &object);
+        let opted_out = pods::is_opted_out(&named, object.metadata.annotations.as_ref())?;
+        let namespace: Arc<str> = named.key.name.into();
+        let change = Change::NamespaceOptOut {
+            namespace: namespace.clone(),
+            opted_out,
+        };
+        // Nearly all of them say nothing, and then nothing has to be kept.
+        Ok(opted_out.then_some((namespace, change)))
+    }
+
+    fn gone(key: Self::Key) -> Change {
+        Change::NamespaceOptOut {
+            namespace: key,
+            opted_out: false,
+        }
     }
 }
 
@@ -403,5 +465,69 @@ mod tests {
             run(&mut slices, vec![Event::Delete(slice("s", "b"))]),
             ["-s@b"]
         );
+    }
+
+    #[test]
+    fn a_namespace_says_something_only_when_it_is_annotated() {
+        let namespace = |annotations: Value| {
+            let metadata = serde_json::json!({"name": "mesh", "annotations": annotations});
+            let object = serde_json::json!({"metadata": metadata});
+            serde_json::from_value::<PartialObjectMeta<core::Namespace>>(object).unwrap()
+        };
+        let out = || namespace(serde_json::json!({"berth.dev/service-proxy": "disabled"}));
+        let plain = || namespace(serde_json::json!({"team": "payments"}));
+        let mut namespaces = Reflection::<Namespaces>::new(SourceKind::Namespaces);
+        let first = vec![Event::Init, Event::InitApply(plain()), Event::InitDone];
+        assert_eq!(run(&mut namespaces, first), ["synced"]);
+        let opt_out = |opted_out| {
+            let namespace = "mesh".into();
+            format!(
+                "{:?}",
+                Change::NamespaceOptOut {
+                    namespace,
+                    opted_out
+                }
+            )
+        };
+        for (event, told) in [
+            (Event::Apply(out()), vec![opt_out(true)]),
+            (Event::Apply(plain()), vec![opt_out(false)]),
+            (Event::Apply(plain()), vec![]),
+            (Event::Apply(out()), vec![opt_out(true)]),
+            (Event::Delete(out()), vec![opt_out(false)]),
+        ] {
+            assert_eq!(run(&mut namespaces, vec![event]), told);
+        }
+    }
+
+    #[test]
+    fn a_pod_is_told_without_what_nobody_asks_for() {
+        let pod = |phase: &str| {
+            let object = serde_json::json!({
+                "metadata": {"name": "dns-0", "namespace": "shop", "uid": "u1"},
+                "spec": {"nodeName": "n1", "containers": [{
+                    "name": "dns", "image": "dns",
+                    "ports": [{"containerPort": 53, "hostPort": 53, "protocol": "UDP"}],
+                }]},
+                "status": {"phase": phase, "podIP": "10.20.0.50", "podIPs": [{"ip": "10.20.0.50"}]},
+            });
+            serde_json::from_value::<PodObject>(object).unwrap()
+        };
+        let mut pods = Reflection::<Pods>::new(SourceKind::Pods);
+        for event in [
+            Event::Init,
+            Event::InitApply(pod("Running")),
+            Event::InitDone,
+        ] {
+            pods.take(event);
+        }
+        let [Change::Pod(told), Change::Synced(SourceKind::Pods)] = &pods.drain()[..] else {
+            panic!("a pod, and that this was all");
+        };
+        assert!(told.is_running);
+        assert_eq!(told.host_ports.len(), 1);
+        pods.take(Event::Delete(pod("Running")));
+        let gone = Change::PodGone(NamespacedName::new("shop", "dns-0"));
+        assert_eq!(pods.drain(), [gone]);
     }
 }
