@@ -22,7 +22,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
     KnownLayout,
 )]
 pub struct ClientKey {
-    /// The namespace, as `SO_NETNS_COOKIE` tells it.
+    /// The namespace, as `SO_NETNS_COOKIE` tells it; with
+    /// [`Self::OPTED_OUT_CGROUP`] the id of a cgroup, which is its inode.
     pub netns_cookie: u64,
     /// [`Frontend::service`](crate::Frontend::service), or [`Self::OPTED_OUT`].
     pub service: u32,
@@ -33,6 +34,9 @@ pub struct ClientKey {
 impl ClientKey {
     /// In the place of a Service port: none of them is translated.
     pub const OPTED_OUT: u32 = u32::MAX;
+
+    /// As [`Self::OPTED_OUT`], for a cgroup and all below it.
+    pub const OPTED_OUT_CGROUP: u32 = u32::MAX - 1;
 
     /// The key for a Service port, or for [`Self::OPTED_OUT`].
     #[inline(always)]

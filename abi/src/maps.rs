@@ -37,6 +37,11 @@ pub const DEFAULT_CLIENTS: u32 = 65_536;
 
 /// Bit of `SETTINGS`: some namespace has opted out.
 pub const SOME_OPTED_OUT: u32 = 1;
+/// Bit of `SETTINGS`: some cgroup has opted out.
+pub const SOME_CGROUP_OPTED_OUT: u32 = 2;
+/// How deep below the cgroup2 mount a cgroup that opts out may be. The
+/// kubelet's pods are four levels deep, their containers five.
+pub const OPT_OUT_DEPTH: i32 = 8;
 
 /// Octets of `TRANSLATED`, a power of two; the agent empties it and goes on.
 pub const TRANSLATED_BYTES: u32 = 1 << 18;

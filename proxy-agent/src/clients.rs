@@ -1,11 +1,15 @@
 //! This node's network namespaces, with the cookies that the programs know
 //! them by and their addresses: who a source range is about.
 //!
-//! Only looked at while some Service has source ranges or some pod has opted
-//! out; a namespace that appears is known within [`EVERY`].
+//! Namespaces are only looked at while some Service has source ranges or some pod has opted
+//! out; a namespace that appears is known within [`EVERY`]. So is a cgroup that
+//! the operator has named to be left alone, and that comes and goes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -47,11 +51,21 @@ struct Known {
 }
 
 /// Looks for ever, on the calling thread, and hands every change to `tell` until
-/// that says that nobody listens.
-pub fn watch(wanted: &Wanted, tell: impl Fn(Change) -> bool) {
+/// that says that nobody listens. `opt_out` are the folders of the cgroups that
+/// want no service proxy.
+pub fn watch(wanted: &Wanted, opt_out: &[PathBuf], tell: impl Fn(Change) -> bool) {
     let mut known = HashMap::new();
     let mut last = BTreeMap::new();
+    let mut last_cgroups = BTreeSet::new();
     loop {
+        let inode = |path: &PathBuf| fs::metadata(path).ok().map(|meta| meta.ino());
+        let cgroups: BTreeSet<_> = opt_out.iter().filter_map(inode).collect();
+        if cgroups != last_cgroups {
+            last_cgroups.clone_from(&cgroups);
+            if !tell(Change::OptedOutCgroups(cgroups)) {
+                return;
+            }
+        }
         if wanted.get() {
             refresh(&mut known);
             let now: BTreeMap<u64, Vec<IpAddr>> = known

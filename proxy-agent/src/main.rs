@@ -107,6 +107,13 @@ struct Run {
     #[arg(long)]
     local_redirect: Option<LocalRedirect>,
 
+    /// Leave the sockets of processes in this cgroup, and below it, alone: for
+    /// sandboxes that bring a proxy of their own. May be given more than once,
+    /// and need not exist yet. Pods opt out by the annotation
+    /// berth.dev/service-proxy: disabled, on themselves or their namespace.
+    #[arg(long, value_name = "CGROUP")]
+    opt_out_cgroup: Vec<PathBuf>,
+
     /// How the log, on standard error, is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -285,7 +292,8 @@ fn run(options: Run) -> anyhow::Result<()> {
     }
     let to_controller = inputs.clone();
     let tell = move |change| to_controller.send(Input::Changes(vec![change])).is_ok();
-    spawn("clients", move || clients::watch(&wanted, tell))?;
+    let opt_out = options.opt_out_cgroup.clone();
+    spawn("clients", move || clients::watch(&wanted, &opt_out, tell))?;
     let (failed, failure) = tokio::sync::oneshot::channel();
     let is_cluster = options.kubeconfig.is_some() || options.apiserver.is_some();
     if !is_cluster {

@@ -11,8 +11,8 @@ use berth_agent::compile::{Desired, FrontendKey, Update, compile};
 use berth_agent::datapath::{Datapath as _, FakeDatapath};
 use berth_agent::diff::Capacity;
 use berth_agent::model::{
-    Change, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Protocol, Service, ServicePort,
-    SliceKey, SourceKind, TrafficPolicy,
+    Change, Endpoint, EndpointPort, EndpointSlice, HostPort, NamespacedName, Owner, Pod, Protocol,
+    Service, ServicePort, SliceKey, SourceKind, TrafficPolicy,
 };
 use proptest::prelude::*;
 
@@ -105,6 +105,30 @@ fn slice(index: u8, slice: u8, endpoints: u8) -> Change {
     }))
 }
 
+/// A pod with one hostPort: some are those that other pods want too, and those
+/// that a Service may have as NodePort.
+fn pod(index: u8, variant: u8) -> Change {
+    let port = 30_000 + u16::from(variant & 3);
+    Change::Pod(Box::new(Pod {
+        name: name(index),
+        uid: format!("u{variant}").into(),
+        addresses: vec![IpAddr::from([10, 20, 9, index])],
+        host_network: false,
+        host_ports: vec![HostPort {
+            host_ip: (variant & 8 != 0).then(|| IpAddr::from([10, 20, 0, 11])),
+            host_port: port,
+            container_port: 5353,
+            protocol: if variant & 4 == 0 {
+                Protocol::Udp
+            } else {
+                Protocol::Tcp
+            },
+        }],
+        is_running: variant & 16 == 0,
+        opted_out: false,
+    }))
+}
+
 fn addresses(bits: u8) -> Change {
     let all: BTreeSet<_> = (0..2)
         .filter(|b| bits >> b & 1 == 1)
@@ -141,7 +165,10 @@ fn change() -> impl Strategy<Value = Change> {
             service: name(i),
             slice: format!("slice{s}").into(),
         })),
+        2 => (0_u8..4, 0_u8..32).prop_map(|(i, v)| pod(i, v)),
+        1 => (0_u8..4).prop_map(|i| Change::PodGone(name(i))),
         1 => (0_u8..4).prop_map(addresses),
+        1 => prop::collection::btree_set(1_u64..4, 0..2).prop_map(Change::OptedOutCgroups),
         1 => prop::collection::btree_map(1_u64..4, 0_u8..32, 0..3).prop_map(namespaces),
         1 => (0_u8..5, any::<bool>()).prop_map(|(i, on)| Change::Redirect {
             service: name(i),
@@ -186,14 +213,12 @@ fn oracle(
     controller: &Controller<FakeDatapath>,
 ) -> Vec<(FrontendKey, Vec<Backend>, u32, u32, u32)> {
     let mut desired = Desired::default();
-    let names: Vec<_> = controller
-        .state()
-        .services()
-        .map(|s| s.name.clone())
-        .collect();
-    for name in &names {
-        let frontends = compile(controller.state(), NODE, name);
-        desired.replace(name, frontends, &mut Update::default());
+    let state = controller.state();
+    let services = state.services().map(|s| Owner::Service(s.name.clone()));
+    let pods = state.pods().map(|pod| Owner::Pod(pod.name.clone()));
+    for owner in services.chain(pods) {
+        let frontends = compile(state, NODE, &owner);
+        desired.replace(&owner, frontends, &mut Update::default());
     }
     let mut all: Vec<_> = desired
         .iter()
@@ -293,7 +318,7 @@ proptest! {
 
     /// Before every source has been heard in full, nothing is written.
     #[test]
-    fn half_a_list_deletes_nothing(changes in prop::collection::vec(change(), 1..40), missing in 0_usize..3) {
+    fn half_a_list_deletes_nothing(changes in prop::collection::vec(change(), 1..40), missing in 0..SourceKind::ALL.len()) {
         let now = Instant::now();
         let mut agent = controller(FakeDatapath::new(ROOMY));
         agent.take(changes.iter().cloned().chain(synced()));
@@ -353,6 +378,7 @@ proptest! {
             prop_assert_eq!(agent.not_ready().is_empty(), is_whole);
         }
         agent.take((0..5).map(|i| Change::ServiceGone(name(i))));
+        agent.take((0..4).map(|i| Change::PodGone(name(i))));
         for _ in 0..3 {
             agent.sync(now);
             now += LONG;
@@ -370,6 +396,7 @@ fn object_of(change: &Change) -> String {
         Change::SliceGone(key) => format!("slice {key:?}"),
         Change::Redirect { service, .. } => format!("redirect {service}"),
         Change::Clients(_) => "clients".to_owned(),
+        Change::OptedOutCgroups(_) => "cgroups".to_owned(),
         Change::Pod(pod) => format!("pod {}", pod.name),
         Change::PodGone(name) => format!("pod {name}"),
         Change::NamespaceOptOut { namespace, .. } => format!("opt-out {namespace}"),

@@ -2,9 +2,9 @@
 //! whoever asks who the peer is.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_set_retval};
+use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use berth_abi::maps::SOME_OPTED_OUT;
+use berth_abi::maps::{OPT_OUT_DEPTH, SOME_CGROUP_OPTED_OUT, SOME_OPTED_OUT};
 use berth_abi::{Addr, ClientKey, Counter, Frontend, Scope, Translation};
 
 use crate::{choose, maps, netns};
@@ -228,7 +228,7 @@ fn translate<F: Family>(ctx: &SockAddrContext) -> Result<Option<Translation>, Re
     if netns::is_loopback(asked) && !unsafe { netns::is_hosts(ctx.as_ptr()) } {
         return Ok(None);
     }
-    if maps::settings() & SOME_OPTED_OUT != 0 && is_client(ctx, ClientKey::OPTED_OUT) {
+    if has_opted_out(ctx) {
         return Ok(None);
     }
     if frontend.flags & Frontend::RESTRICTED != 0 && !is_client(ctx, frontend.service) {
@@ -252,6 +252,29 @@ fn translate<F: Family>(ctx: &SockAddrContext) -> Result<Option<Translation>, Re
         backend_port_be: backend.port_be,
         service: frontend.service,
     }))
+}
+
+/// Whether the socket is to be left alone: its namespace, or a cgroup that its
+/// process is in, has opted out. Costs one array lookup while nobody has.
+#[inline(always)]
+fn has_opted_out(ctx: &SockAddrContext) -> bool {
+    let settings = maps::settings();
+    if settings & SOME_OPTED_OUT != 0 && is_client(ctx, ClientKey::OPTED_OUT) {
+        return true;
+    }
+    if settings & SOME_CGROUP_OPTED_OUT != 0 {
+        for level in 1..=OPT_OUT_DEPTH {
+            // SAFETY: the helper has no preconditions; 0 is "not that deep".
+            let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+            if cgroup == 0 {
+                break;
+            }
+            if maps::is_client(&ClientKey::new(cgroup, ClientKey::OPTED_OUT_CGROUP)) {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Whether the socket's namespace has an entry for `service`.

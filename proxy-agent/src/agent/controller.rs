@@ -10,7 +10,7 @@ use crate::clients::Wanted;
 use crate::compile::{Conflict, Desired, FrontendKey, Update, clients, compile};
 use crate::datapath::{Datapath, DatapathError};
 use crate::diff::{Op, Plan, Realized, Usage};
-use crate::model::{Change, ClusterState, Dirty, SourceKind};
+use crate::model::{Change, ClusterState, Dirty, Owner, SourceKind};
 use crate::sockets::Tracker;
 
 /// The agent's whole state, and the steps that move it.
@@ -24,7 +24,7 @@ pub struct Controller<D> {
     datapath: D,
     /// Frontends that are not as desired, and why; tried again each round.
     failing: BTreeMap<FrontendKey, String>,
-    /// Addresses that two Services claim.
+    /// Addresses that two claim.
     conflicts: BTreeSet<String>,
     /// Every operation of the last round was done that there was room for.
     is_done: bool,
@@ -143,8 +143,9 @@ impl<D: Datapath> Controller<D> {
 
     /// The plan, with the rights of this node's namespaces.
     fn with_clients(&self, mut plan: Plan) -> Plan {
+        let some_opted_out = !self.state.opted_out_pods().is_empty();
         self.clients_wanted
-            .set(self.state.restricted().next().is_some());
+            .set(some_opted_out || self.state.restricted().next().is_some());
         let wanted = clients(&self.state, |port| self.realized.port_number(port));
         self.realized.plan_clients(&wanted, &mut plan);
         plan
@@ -152,14 +153,16 @@ impl<D: Datapath> Controller<D> {
 
     fn compile_dirty(&mut self) -> Update {
         let dirty = std::mem::take(&mut self.dirty);
-        let mut names = dirty.services;
+        let (mut services, mut pods) = (dirty.services, dirty.pods);
         if dirty.all {
-            names.extend(self.state.services().map(|service| service.name.clone()));
+            services.extend(self.state.services().map(|service| service.name.clone()));
+            pods.extend(self.state.pods().map(|pod| pod.name.clone()));
         }
+        let services = services.into_iter().map(Owner::Service);
         let mut update = Update::default();
-        for name in names {
-            let frontends = compile(&self.state, &self.node, &name);
-            self.desired.replace(&name, frontends, &mut update);
+        for owner in services.chain(pods.into_iter().map(Owner::Pod)) {
+            let frontends = compile(&self.state, &self.node, &owner);
+            self.desired.replace(&owner, frontends, &mut update);
         }
         update
     }
@@ -219,9 +222,10 @@ impl<D: Datapath> Controller<D> {
     fn note_conflicts(&mut self, conflicts: &[Conflict]) {
         for conflict in conflicts {
             let told = format!(
-                "Service {}: frontend {} belongs to Service {} already; give one of them another \
-                 address or port",
-                conflict.loser, conflict.key, conflict.winner
+                "{}: frontend {} belongs to {} already; give one of them another address or port",
+                claimant(&conflict.loser),
+                conflict.key,
+                claimant(&conflict.winner)
             );
             if self.conflicts.insert(told.clone()) {
                 warn!("{told}");
@@ -347,6 +351,13 @@ impl<D: Datapath> Controller<D> {
     #[must_use]
     pub fn into_datapath(self) -> D {
         self.datapath
+    }
+}
+
+fn claimant(owner: &Owner) -> String {
+    match owner {
+        Owner::Service(name) => format!("Service {name}"),
+        Owner::Pod(name) => format!("the hostPort of pod {name}"),
     }
 }
 

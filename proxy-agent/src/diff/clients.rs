@@ -25,14 +25,13 @@ impl Clients {
     /// What to do before the frontends of the same plan, and what after: who
     /// is let in is let in before a frontend closes to all others.
     pub(super) fn plan(&self, desired: &BTreeSet<ClientKey>) -> (Vec<Op>, Vec<Op>) {
-        let some_opted_out = desired
-            .iter()
-            .any(|key| key.service == ClientKey::OPTED_OUT);
-        let bits = if some_opted_out {
-            maps::SOME_OPTED_OUT
-        } else {
-            0
-        };
+        let bits = desired.iter().fold(0, |bits, key| {
+            bits | match key.service {
+                ClientKey::OPTED_OUT => maps::SOME_OPTED_OUT,
+                ClientKey::OPTED_OUT_CGROUP => maps::SOME_CGROUP_OPTED_OUT,
+                _ => 0,
+            }
+        });
         let settings = (bits != self.settings).then_some(Op::SetSettings { bits });
         let added = desired.difference(&self.entries);
         let gone = self.entries.difference(desired);

@@ -26,6 +26,8 @@ pub enum Change {
         /// An address of this node.
         target: Option<IpAddr>,
     },
+    /// The ids of the cgroups that want no service proxy.
+    OptedOutCgroups(BTreeSet<u64>),
     /// The network namespaces of this node, by cookie, with their addresses.
     Clients(BTreeMap<u64, Vec<IpAddr>>),
     /// A pod of this node is there, new or changed.
@@ -100,6 +102,7 @@ pub struct ClusterState {
     redirects: HashMap<NamespacedName, IpAddr>,
     pods: Pods,
     clients: BTreeMap<u64, Vec<IpAddr>>,
+    opted_out_cgroups: BTreeSet<u64>,
     /// Services with source ranges: few, and looked at each round.
     restricted: BTreeSet<NamespacedName>,
     zone: Option<Arc<str>>,
@@ -164,6 +167,7 @@ impl ClusterState {
                 dirty.services.insert(service);
             }
             Change::Clients(clients) => self.clients = clients,
+            Change::OptedOutCgroups(cgroups) => self.opted_out_cgroups = cgroups,
             Change::Pod(pod) => {
                 let name = pod.name.clone();
                 if self.pods.insert(pod) {
@@ -246,6 +250,12 @@ impl ClusterState {
     #[must_use]
     pub fn clients(&self) -> &BTreeMap<u64, Vec<IpAddr>> {
         &self.clients
+    }
+
+    /// The ids of the cgroups that want no service proxy.
+    #[must_use]
+    pub fn opted_out_cgroups(&self) -> &BTreeSet<u64> {
+        &self.opted_out_cgroups
     }
 
     /// The Services that have source ranges.

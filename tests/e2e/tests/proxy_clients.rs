@@ -61,3 +61,37 @@ fn source_ranges_hold_for_pods_and_the_node() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn pods_that_opt_out_are_left_alone() -> Result<()> {
+    require_root!();
+    require_binaries!("berth-lab", "berth-cni", "berth-agent", "berth-socket");
+    let bench = Bench::start()?;
+    // The Service has the address of a pod that answers itself: who is left
+    // alone reaches s1, everybody else the Service's endpoint, s2.
+    let spec = json!({"externalIPs": ["10.20.0.61"], "ports": [
+        {"name": "t", "protocol": "TCP", "port": 8080, "targetPort": 8080},
+    ]});
+    bench.apply(&[
+        service("in-the-way", "10.96.2.2", spec),
+        slice("in-the-way", &[ready("s2")]),
+    ])?;
+    let address = "10.20.0.61:8080";
+    expect(&bench, "c1", Tcp, address, "s2")?;
+    expect(&bench, "c2", Tcp, address, "s2")?;
+    let namespace = |annotations: Value| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": "default", "annotations": annotations},
+        })
+    };
+    bench.apply(&[namespace(json!({"berth.dev/service-proxy": "disabled"}))])?;
+    expect(&bench, "c1", Tcp, address, "s1")?;
+    expect(&bench, "c2", Tcp, address, "s1")?;
+    // A pod's word is for that pod; the node itself has said nothing.
+    expect(&bench, "n1", Tcp, address, "s2")?;
+    bench.apply(&[namespace(json!({}))])?;
+    expect(&bench, "c1", Tcp, address, "s2")?;
+    Ok(())
+}
