@@ -41,6 +41,19 @@ pub(crate) fn build(release: bool) -> Result<()> {
     progress::run("building the binaries", &mut command)
 }
 
+/// Builds these binaries, unoptimised, with the features that all would have.
+///
+/// # Errors
+/// One does not compile; what the compiler said is printed.
+pub(crate) fn build_only(names: &[&str]) -> Result<()> {
+    let mut command = toolchain::cargo();
+    command.arg("build").args(PACKAGES);
+    for name in names {
+        command.args(["--bin", name]);
+    }
+    progress::run("building the binaries", &mut command)
+}
+
 /// Where [`build`] puts the binaries.
 pub(crate) fn bin_dir(release: bool) -> PathBuf {
     paths::target_dir().join(if release { "release" } else { "debug" })
