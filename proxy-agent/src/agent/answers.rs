@@ -13,15 +13,16 @@ use super::controller::Controller;
 use super::run::Stage;
 use crate::compile::{Explanation, FrontendKey, explain_service};
 use crate::datapath::Datapath;
-use crate::model::{NamespacedName, Service, ServicePort, TrafficPolicy};
+use crate::model::{NamespacedName, Owner, Service, ServicePort, TrafficPolicy};
 
 /// Every Service, sorted by name.
 #[must_use]
 pub fn services<D: Datapath>(controller: &Controller<D>) -> Vec<ServiceSummary> {
     let mut failing: BTreeMap<&NamespacedName, usize> = BTreeMap::new();
     for key in controller.failing().keys() {
-        if let Some(frontend) = controller.desired().get(key) {
-            *failing.entry(&frontend.owner.service).or_default() += 1;
+        let frontend = controller.desired().get(key);
+        if let Some(Owner::Service(name)) = frontend.map(|f| &f.owner.owner) {
+            *failing.entry(name).or_default() += 1;
         }
     }
     let mut all: Vec<_> = controller.state().services().collect();
@@ -154,9 +155,9 @@ fn problem<D: Datapath>(
     service: &Service,
     key: &FrontendKey,
 ) -> Option<String> {
-    let owner = controller.desired().get(key).map(|f| &f.owner.service);
-    match owner {
-        Some(owner) if *owner != service.name => Some(format!(
+    match controller.desired().get(key).map(|f| &f.owner.owner) {
+        // A hostPort never has an address that a Service claims.
+        Some(Owner::Service(owner)) if *owner != service.name => Some(format!(
             "the address belongs to Service {owner}, whose name sorts first"
         )),
         _ => controller.failing().get(key).cloned(),

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use berth_abi::Scope;
 use berth_api::agent::{Frontend, Outcome, Trace};
 
-use super::answers::{frontend, policy};
+use super::answers::{frontend, policy, socket};
 use super::controller::Controller;
 use crate::compile::{Explanation, FrontendKey, Kind, explain_service};
 use crate::datapath::Datapath;
-use crate::model::{ClusterState, Protocol, Service, TrafficPolicy};
+use crate::model::{ClusterState, NamespacedName, Owner, Protocol, Service, TrafficPolicy};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +43,14 @@ pub fn trace<D: Datapath>(controller: &Controller<D>, connection: &Connection) -
         protocol: connection.protocol,
         scope: Scope::Socket,
     };
-    let owner = controller.desired().get(&key).map(|f| f.owner.clone());
-    let service = owner.and_then(|owner| state.service(&owner.service));
+    let service = match controller.desired().get(&key).map(|f| &f.owner.owner) {
+        Some(Owner::Service(name)) => state.service(name),
+        Some(Owner::Pod(name)) => {
+            (trace.outcome, trace.steps) = host_port(controller, &key, name);
+            return trace;
+        }
+        None => None,
+    };
     let explained = service.and_then(|service| {
         let mut all = explain_service(state, controller.node(), service).into_iter();
         let explanation = all.find(|explanation| explanation.key == key)?;
@@ -62,6 +68,33 @@ pub fn trace<D: Datapath>(controller: &Controller<D>, connection: &Connection) -
         None => trace.steps = not_a_service(state, &key),
     }
     trace
+}
+
+/// A hostPort has one pod behind it and no rules.
+fn host_port<D: Datapath>(
+    controller: &Controller<D>,
+    key: &FrontendKey,
+    pod: &NamespacedName,
+) -> (Outcome, Vec<String>) {
+    let mut steps = vec![format!("{key} is a hostPort of pod {pod} on this node")];
+    let held: Vec<_> = controller.realized().backends(key).map(socket).collect();
+    let outcome = match held.as_slice() {
+        [backend, ..] => {
+            steps.push(format!(
+                "socket path: translated once, to {backend}, when the socket connects or sends"
+            ));
+            Outcome::Translated
+        }
+        [] => {
+            let why = controller.failing().get(key).map(String::as_str);
+            let why = why.unwrap_or("the agent has not written it yet");
+            steps.push(format!(
+                "the maps do not hold it, so the connection is left as it is: {why}"
+            ));
+            Outcome::NotInMaps
+        }
+    };
+    (outcome, steps)
 }
 
 fn rules(service: &Service, explanation: &Explanation<'_>) -> Vec<String> {
@@ -161,7 +194,8 @@ fn not_a_service(state: &ClusterState, key: &FrontendKey) -> Vec<String> {
         ));
     } else if state.node_addresses().contains(&key.address) {
         steps
-            .push("the address is this node's, and no Service has the port as NodePort".to_owned());
+            .push("the address is this node's, and no Service has the port as NodePort, nor a pod here as \
+                   hostPort".to_owned());
     }
     steps
 }

@@ -78,7 +78,7 @@ fn alive(
     let mut peers: HashSet<Peer> = serving(state, port)
         .map(|(address, number)| (Addr::from(address), number.to_be()))
         .collect();
-    let frontends = desired.of_service(&port.service);
+    let frontends = desired.of(&port.owner);
     for frontend in frontends.filter(|frontend| frontend.owner == *port) {
         peers.extend(realized.backends(&frontend.key).map(peer));
     }

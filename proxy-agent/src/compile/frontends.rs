@@ -1,4 +1,4 @@
-//! One Service to its frontends: every address and port that it answers on,
+//! One Service, or one pod's hostPorts, to frontends: every address and port that it answers on,
 //! each with the backends behind it, in the order of the slots.
 
 use std::collections::BTreeMap;
@@ -9,8 +9,9 @@ use berth_abi::{Addr, Backend, Frontend, Scope};
 use berth_api::mac::pod_mac;
 
 use super::endpoints::{Choice, NodeView, choose, is_on};
+use super::host_ports::host_ports;
 use crate::model::{
-    ClusterState, Endpoint, Family, NamespacedName, PortId, Protocol, Service, ServicePort,
+    ClusterState, Endpoint, Family, NamespacedName, Owner, PortId, Protocol, Service, ServicePort,
     TrafficPolicy,
 };
 
@@ -55,9 +56,16 @@ pub struct DesiredFrontend {
     pub flags: u32,
 }
 
-/// The frontends of `name`, sorted by key; none if there is no such Service.
+/// The frontends of `owner`, sorted by key; none if it is not there.
 #[must_use]
-pub fn compile(state: &ClusterState, node: &str, name: &NamespacedName) -> Vec<DesiredFrontend> {
+pub fn compile(state: &ClusterState, node: &str, owner: &Owner) -> Vec<DesiredFrontend> {
+    match owner {
+        Owner::Service(name) => service(state, node, name),
+        Owner::Pod(name) => host_ports(state, name),
+    }
+}
+
+fn service(state: &ClusterState, node: &str, name: &NamespacedName) -> Vec<DesiredFrontend> {
     let Some(service) = state.service(name) else {
         return Vec::new();
     };
@@ -135,18 +143,22 @@ pub(super) fn addresses(
             .map(|address| (*address, port.port, TrafficPolicy::Cluster)),
     );
     if let Some(node_port) = port.node_port {
-        let loopback = match family {
-            Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
         let nodes = state.node_addresses().iter().filter(of_family).copied();
         found.extend(
             nodes
-                .chain([loopback])
+                .chain([loopback(family)])
                 .map(|address| (address, node_port, TrafficPolicy::Cluster)),
         );
     }
     found
+}
+
+/// The node's own name for itself.
+pub(super) const fn loopback(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    }
 }
 
 /// One address of a Service port's endpoints, with the port it listens on.
@@ -218,7 +230,7 @@ fn frontend(
     DesiredFrontend {
         key,
         owner: PortId {
-            service: service.name.clone(),
+            owner: Owner::Service(service.name.clone()),
             port: port.port,
             protocol: port.protocol,
         },
@@ -235,7 +247,7 @@ fn frontend(
     }
 }
 
-fn backend(address: IpAddr, port: u16, is_local: bool) -> Backend {
+pub(super) fn backend(address: IpAddr, port: u16, is_local: bool) -> Backend {
     Backend {
         address: Addr::from(address),
         port_be: port.to_be(),

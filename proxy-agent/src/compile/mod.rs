@@ -1,14 +1,16 @@
-//! From the cluster's state to what the maps should say, one Service at a
-//! time. Pure: it must not know what is in the kernel now.
+//! From the cluster's state to what the maps should say, one Service or pod at
+//! a time. Pure: it must not know what is in the kernel now.
 //!
-//! [`compile`] gives a Service's frontends; [`Desired`] holds those of all
-//! Services and settles who gets an address that two of them claim.
+//! [`compile`] gives the frontends of one [`Owner`](crate::model::Owner);
+//! [`Desired`] holds those of all and settles who gets an address that two of
+//! them claim.
 
 mod clients;
 mod desired;
 mod endpoints;
 mod explain;
 mod frontends;
+mod host_ports;
 mod local;
 mod serving;
 

@@ -10,7 +10,7 @@ mod state;
 
 pub use pod::{HostPort, Pod};
 pub use service::{
-    Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName, PortId, Protocol, Service,
-    ServicePort, SliceKey, TrafficPolicy,
+    Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName, Owner, PortId, Protocol,
+    Service, ServicePort, SliceKey, TrafficPolicy,
 };
 pub use state::{Change, ClusterState, Dirty, SourceKind};

@@ -146,20 +146,40 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
 }
 
-/// One port of one Service: what affinity and counters are kept by.
+/// Whose frontends they are. Of several that claim one address the first in
+/// this order has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    /// A Service.
+    Service(NamespacedName),
+    /// A pod of this node, with its hostPorts.
+    Pod(NamespacedName),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "{name}"),
+            Self::Pod(name) => write!(f, "pod/{name}"),
+        }
+    }
+}
+
+/// One port of a Service, or one hostPort of a pod: what affinity and counters
+/// are kept by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId {
-    /// The Service.
-    pub service: NamespacedName,
-    /// Its port's number.
+    /// Whose port.
+    pub owner: Owner,
+    /// The port's number: a Service's own, or a pod's hostPort.
     pub port: u16,
-    /// Its port's protocol.
+    /// The port's protocol.
     pub protocol: Protocol,
 }
 
 impl fmt::Display for PortId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.service, self.port, self.protocol)
+        write!(f, "{}:{}/{}", self.owner, self.port, self.protocol)
     }
 }
 
