@@ -5,6 +5,9 @@
 //! why; with `BERTH_REQUIRE_ALL=1` that is a failure.
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod cluster;
 pub mod cni;
 pub mod proxy;
+pub mod relay;
 pub mod socket;
