@@ -57,6 +57,19 @@ pub(crate) struct Config {
     /// Another IPAM plugin, or as `berth-ipam` this one's own settings.
     #[serde(default)]
     ipam: Option<serde_json::Value>,
+    /// `ipam.type`, if another plugin gives the addresses.
+    #[serde(skip)]
+    pub(crate) delegate: Option<String>,
+    /// With another plugin's addresses: the node's interface, as the reference
+    /// macvlan has it. Without it, the one that the default route takes.
+    #[serde(default)]
+    pub(crate) master: Option<String>,
+    /// With another plugin's addresses: the MTU.
+    #[serde(default)]
+    pub(crate) mtu: Option<u32>,
+    /// What the plugins before this one made; at CHECK and DEL what all made.
+    #[serde(default)]
+    pub(crate) prev_result: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -114,6 +127,30 @@ fn decode(error: &serde_json::Error) -> CniError {
     )
 }
 
+/// The plugin that `ipam` names. Empty means none, as under other plugins.
+fn delegate(ipam: Option<&serde_json::Value>) -> Result<Option<String>, CniError> {
+    let refuse = |code, problem: &str| Err(CniError::new(code, format!("ipam: {problem}")));
+    match ipam {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(serde_json::Value::Object(fields)) if fields.is_empty() => Ok(None),
+        Some(ipam) => match ipam["type"].as_str() {
+            None | Some("") => refuse(
+                Code::InvalidConfig,
+                "type is missing; name a plugin, or leave ipam out for Berth's own addresses",
+            ),
+            Some("berth" | "berth-cni" | "berth-ipam") => refuse(
+                Code::UnsupportedField,
+                "type berth brings its own addresses; leave ipam out, or use ipam type berth-ipam under another plugin",
+            ),
+            Some(name) if name.contains('/') || name.starts_with('.') => refuse(
+                Code::InvalidConfig,
+                &format!("type {name:?} is not a plugin's name; it has no path in it"),
+            ),
+            Some(name) => Ok(Some(name.to_owned())),
+        },
+    }
+}
+
 impl Versioned {
     /// Reads the version alone.
     pub(crate) fn parse(stdin: &[u8]) -> Result<Self, CniError> {
@@ -147,13 +184,8 @@ impl Versioned {
 impl Config {
     /// Reads the configuration of the plugin itself.
     pub(crate) fn parse(stdin: &[u8]) -> Result<Self, CniError> {
-        let config: Self = serde_json::from_slice(stdin).map_err(|e| decode(&e))?;
-        if config.ipam.as_ref().is_some_and(|ipam| !ipam.is_null()) {
-            return Err(CniError::new(
-                Code::UnsupportedField,
-                "ipam: type berth brings its own addresses; leave ipam out, or use ipam type berth-ipam under another plugin",
-            ));
-        }
+        let mut config: Self = serde_json::from_slice(stdin).map_err(|e| decode(&e))?;
+        config.delegate = delegate(config.ipam.as_ref())?;
         config.checked()
     }
 
@@ -244,9 +276,29 @@ mod tests {
         assert_eq!(code(br#"{"folder":"here"}"#), Code::InvalidConfig);
         assert_eq!(code(br#"{"mode":"cluster"}"#), Code::InvalidConfig);
         assert_eq!(
-            code(br#"{"ipam":{"type":"static"}}"#),
+            code(br#"{"ipam":{"type":"berth-ipam"}}"#),
             Code::UnsupportedField
         );
+        for ipam in [
+            r#"{"ranges":[]}"#,
+            r#"{"type":""}"#,
+            r#"{"type":"../x"}"#,
+            "[]",
+        ] {
+            assert_eq!(
+                code(format!(r#"{{"ipam":{ipam}}}"#).as_bytes()),
+                Code::InvalidConfig,
+                "{ipam}"
+            );
+        }
+        for (ipam, delegate) in [
+            ("null", None),
+            ("{}", None),
+            (r#"{"type":"static"}"#, Some("static")),
+        ] {
+            let config = Config::parse(format!(r#"{{"ipam":{ipam}}}"#).as_bytes()).unwrap();
+            assert_eq!(config.delegate.as_deref(), delegate);
+        }
         assert_eq!(
             Config::parse_delegated(b"{}").unwrap_err().code,
             Code::InvalidConfig

@@ -72,6 +72,24 @@ impl Environment {
             .ok_or_else(|| invalid(format!("{name} is missing; the runtime sets it")))
     }
 
+    /// CNI_PATH: where plugins are.
+    pub(crate) fn path(&self) -> OsString {
+        self.variables.get("CNI_PATH").cloned().unwrap_or_default()
+    }
+
+    /// CNI_ARGS as it came.
+    pub(crate) fn raw_args(&self) -> Result<&str, CniError> {
+        Ok(self.text("CNI_ARGS")?.unwrap_or_default())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_path(folder: &std::path::Path) -> Self {
+        Self {
+            variables: BTreeMap::from([("CNI_PATH".to_owned(), folder.into())]),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn command(&self) -> Result<&str, CniError> {
         self.required("CNI_COMMAND")
     }
@@ -108,7 +126,7 @@ impl Environment {
                 .get("CNI_NETNS")
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
-            args: Args::parse(self.text("CNI_ARGS")?.unwrap_or_default())?,
+            args: Args::parse(self.raw_args()?)?,
         })
     }
 }

@@ -44,6 +44,8 @@ pub enum Code {
     Parent = 107,
     /// 108: CHECK: something is not as ADD left it.
     Changed = 108,
+    /// 109: the IPAM plugin that `ipam.type` names failed.
+    Delegate = 109,
 }
 
 /// One refusal.

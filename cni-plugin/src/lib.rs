@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod delegate;
 mod env;
 mod error;
 mod network;
 mod objects;
+mod plan;
 mod result;
 mod state;
 mod step;

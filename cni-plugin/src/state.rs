@@ -16,6 +16,7 @@ use ipnetwork::IpNetwork;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::delegate::Delegated;
 use crate::error::{CniError, Code};
 
 const ATTACHMENTS: &str = "attachments";
@@ -41,13 +42,20 @@ pub(crate) struct Record {
     pub(crate) mac: Option<MacAddr>,
     /// Destination and next hop of the pod's routes, for CHECK.
     #[serde(default)]
-    pub(crate) routes: Vec<(IpNetwork, IpAddr)>,
+    pub(crate) routes: Vec<(IpNetwork, Option<IpAddr>)>,
     /// The node's interface, for people.
     #[serde(default)]
     pub(crate) parent: String,
     /// The shim that the host's routes go through.
     #[serde(default)]
     pub(crate) shim: Option<String>,
+    /// Those of the addresses that the host has a route to: a node without
+    /// IPv6 has none to its pods' IPv6 addresses.
+    #[serde(default)]
+    pub(crate) host_routes: Vec<IpAddr>,
+    /// Another IPAM plugin's part, if that gave the addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delegated: Option<Delegated>,
     /// Whether ADD came to its end.
     #[serde(default)]
     pub(crate) complete: bool,
@@ -250,9 +258,11 @@ mod tests {
             network: "n".to_owned(),
             addresses: vec!["10.20.0.57".parse().unwrap()],
             mac: Some("02:be:0a:14:00:39".parse().unwrap()),
-            routes: vec![("0.0.0.0/0".parse().unwrap(), "10.20.0.1".parse().unwrap())],
+            routes: vec![("0.0.0.0/0".parse().unwrap(), "10.20.0.1".parse().ok())],
             parent: "eth0".to_owned(),
             shim: None,
+            host_routes: Vec::new(),
+            delegated: None,
             complete: true,
         }
     }

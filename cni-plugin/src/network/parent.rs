@@ -43,6 +43,33 @@ pub(crate) fn find(host: &Handle, grants: &[Grant<'_>]) -> Result<Parent, CniErr
     Ok(Parent { link, node })
 }
 
+/// The interface that an administrator named, or else the one that the default
+/// route takes: for addresses that came from no pool of Berth's.
+pub(crate) fn named(host: &Handle, master: Option<&str>) -> Result<Parent, CniError> {
+    let wrong = |problem: String| CniError::new(Code::Parent, format!("master: {problem}"));
+    let link = match master {
+        Some(name) => host
+            .link_by_name(name)
+            .map_err(|error| wrong(format!("{error}; name an interface that this node has")))?,
+        None => {
+            let index = default_interface(host)?.ok_or_else(|| {
+                wrong("is not set, and this node has no default route; set it".to_owned())
+            })?;
+            host.link_by_index(index)?
+        }
+    };
+    let node = node_addresses(host, &host.addresses(None)?, link.index)?;
+    Ok(Parent { link, node })
+}
+
+fn default_interface(host: &Handle) -> Result<Option<u32>, CniError> {
+    let routes = host.routes(MAIN_TABLE)?.into_iter();
+    Ok(routes
+        .filter(|route| route.dst.is_none())
+        .min_by_key(|route| route.priority)
+        .and_then(|route| route.oif))
+}
+
 fn of_pool(host: &Handle, addresses: &[Address], pool: &Pool) -> Result<Link, CniError> {
     let unsupported = |field: &str, problem: String, mend: &str| {
         CniError::new(
@@ -103,13 +130,7 @@ fn node_addresses(
 ) -> Result<Vec<IpAddr>, CniError> {
     let mut own = usable(addresses, parent);
     if own.is_empty() {
-        let default = host
-            .routes(MAIN_TABLE)?
-            .into_iter()
-            .filter(|route| route.dst.is_none())
-            .min_by_key(|route| route.priority)
-            .and_then(|route| route.oif);
-        own = default.map_or_else(Vec::new, |index| usable(addresses, index));
+        own = default_interface(host)?.map_or_else(Vec::new, |index| usable(addresses, index));
     }
     Ok(own)
 }

@@ -5,13 +5,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use berth_api::mac::MacAddr;
-use berth_ipam::Grant;
-use berth_netlink::{AddressFlags, Error, Handle, Link, MacvlanMode, NewMacvlan, Route, Scope};
+use berth_netlink::{
+    AddressFlags, Error, Handle, Link, MAIN_TABLE, MacvlanMode, NewMacvlan, Route, Scope,
+};
 use nix::errno::Errno;
 
 use super::{PodNetns, alone};
 use crate::error::{CniError, Code};
-use crate::result::{in_subnet, routes};
+use crate::plan::Plan;
 
 /// How long a new interface waits for the old one with its MAC. The kernel
 /// takes a namespace apart in the background; with many at once that takes
@@ -58,15 +59,14 @@ pub(crate) fn make(
 pub(crate) fn address_and_up(
     pod: &PodNetns,
     link: &Link,
-    grants: &[Grant<'_>],
+    plan: &Plan,
     clear_away: &mut dyn FnMut(),
 ) -> Result<(), CniError> {
-    for grant in grants {
+    for address in &plan.addresses {
         let flags = AddressFlags {
-            nodad: grant.address.is_ipv6(),
+            nodad: address.network.is_ipv6(),
         };
-        pod.handle
-            .add_address(link.index, in_subnet(grant), flags)?;
+        pod.handle.add_address(link.index, address.network, flags)?;
     }
     let started = Instant::now();
     let mut cleared = false;
@@ -106,22 +106,30 @@ fn duplicate_mac(error: &Error, link: &Link) -> CniError {
 pub(crate) fn route(
     pod: &PodNetns,
     link: &Link,
-    grants: &[Grant<'_>],
+    plan: &Plan,
     node: &[IpAddr],
     shim: Option<MacAddr>,
 ) -> Result<(), CniError> {
-    for grant in grants {
-        for (dst, via) in routes(grant) {
-            pod.handle.add_route(&Route {
-                dst: Some(dst),
-                gateway: Some(via),
-                oif: Some(link.index),
-                ..Route::default()
-            })?;
-        }
+    for route in &plan.routes {
+        pod.handle.add_route(&Route {
+            dst: Some(route.dst),
+            gateway: route.via,
+            oif: Some(link.index),
+            scope: if route.via.is_some() {
+                Scope::Global
+            } else {
+                Scope::Link
+            },
+            table: route.table.unwrap_or(MAIN_TABLE),
+            priority: route.priority,
+            ..Route::default()
+        })?;
     }
     let Some(shim) = shim else { return Ok(()) };
-    let families = |ip: &&IpAddr| grants.iter().any(|g| g.address.is_ipv4() == ip.is_ipv4());
+    let families = |ip: &&IpAddr| {
+        let mut addresses = plan.addresses.iter();
+        addresses.any(|a| a.network.is_ipv4() == ip.is_ipv4())
+    };
     for address in node.iter().filter(families) {
         pod.handle
             .set_neighbour(link.index, *address, shim.0, true)?;
@@ -135,10 +143,14 @@ pub(crate) fn route(
     Ok(())
 }
 
-/// Removes the interface, if it is the one that was made.
-pub(crate) fn remove(pod: &PodNetns, ifname: &str, mac: MacAddr) -> Result<(), Error> {
+/// Removes the interface, if it is the one that was made: its MAC is one of
+/// `macs`.
+pub(crate) fn remove(pod: &PodNetns, ifname: &str, macs: &[MacAddr]) -> Result<(), Error> {
     match pod.handle.link_by_name(ifname) {
-        Ok(link) if link.mac == Some(mac.0) && link.kind.as_deref() == Some("macvlan") => {
+        Ok(link)
+            if macs.iter().any(|mac| link.mac == Some(mac.0))
+                && link.kind.as_deref() == Some("macvlan") =>
+        {
             super::or_gone(pod.handle.delete_link(link.index))
         }
         Ok(_) => Ok(()),

@@ -5,15 +5,20 @@ use std::net::IpAddr;
 use berth_ipam::store::{SqliteStore, Store, StoreError};
 use berth_netlink::{Handle, MAIN_TABLE};
 
+use berth_api::mac::MacAddr;
+
 use crate::config::Config;
+use crate::delegate::Caller;
 use crate::env::Attachment;
 use crate::error::{CniError, Code};
 use crate::network::{PodNetns, alone};
+use crate::result::mac_of;
 use crate::state::{Record, State};
 
 pub(super) fn check(
     config: &Config,
     attachment: &Attachment,
+    caller: Caller<'_>,
     delegated: bool,
 ) -> Result<String, CniError> {
     let Attachment {
@@ -21,9 +26,8 @@ pub(super) fn check(
         ifname,
         ..
     } = attachment;
-    let held = held(config, container_id, ifname)?;
     if delegated {
-        return if held.is_empty() {
+        return if held(config, container_id, ifname)?.is_empty() {
             Err(unknown(container_id, ifname))
         } else {
             Ok(String::new())
@@ -34,6 +38,13 @@ pub(super) fn check(
         .record(container_id, ifname)
         .filter(|record| record.complete)
         .ok_or_else(|| unknown(container_id, ifname))?;
+    if let Some(plugin) = &config.delegate {
+        caller.pass_on(plugin)?;
+    }
+    let held = match &record.delegated {
+        Some(_) => record.addresses.clone(),
+        None => held(config, container_id, ifname)?,
+    };
     if held != record.addresses {
         return Err(changed(format!(
             "allocation: the store has {held:?} for this sandbox, and it was given {:?}",
@@ -42,7 +53,19 @@ pub(super) fn check(
     }
     let path = attachment.netns.as_deref().unwrap_or(&record.netns);
     let netns = PodNetns::open(path)?;
-    check_pod(&netns, &record)?;
+    // All plugins of the list together made the previous result, so where it
+    // differs from what ADD did, it counts.
+    let mut mac = record.mac;
+    if let Some(previous) = &config.prev_result {
+        check_previous(previous, &record)?;
+        if let Some(told) = mac_of(previous, ifname) {
+            mac = Some(
+                told.parse::<MacAddr>()
+                    .map_err(|e| CniError::new(Code::InvalidConfig, format!("prevResult: {e}")))?,
+            );
+        }
+    }
+    check_pod(&netns, &record, mac)?;
     check_host(&record)?;
     Ok(String::new())
 }
@@ -83,13 +106,29 @@ fn held(config: &Config, container_id: &str, ifname: &str) -> Result<Vec<IpAddr>
     Ok(addresses)
 }
 
-fn check_pod(netns: &PodNetns, record: &Record) -> Result<(), CniError> {
+/// The runtime must be talking of the attachment that ADD made.
+fn check_previous(previous: &serde_json::Value, record: &Record) -> Result<(), CniError> {
+    let told: Vec<IpAddr> = previous["ips"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
+        .collect();
+    match record.addresses.iter().find(|ip| !told.contains(ip)) {
+        None => Ok(()),
+        Some(missing) => Err(changed(format!(
+            "prevResult: {missing} was given to this sandbox, and the runtime knows {told:?}"
+        ))),
+    }
+}
+
+fn check_pod(netns: &PodNetns, record: &Record, mac: Option<MacAddr>) -> Result<(), CniError> {
     let ifname = &record.ifname;
     let link = netns
         .handle
         .link_by_name(ifname)
         .map_err(|error| changed(format!("link: {error}")))?;
-    if link.mac != record.mac.map(|mac| mac.0) {
+    if link.mac != mac.map(|mac| mac.0) {
         return Err(changed(format!(
             "MAC: {ifname} has another MAC than it was given"
         )));
@@ -108,11 +147,10 @@ fn check_pod(netns: &PodNetns, record: &Record) -> Result<(), CniError> {
         let wanted = Some(*dst).filter(|dst| dst.prefix() > 0);
         let there = routes
             .iter()
-            .any(|route| route.dst == wanted && route.gateway == Some(*via));
+            .any(|route| route.dst == wanted && route.gateway == *via);
         if !there {
-            return Err(changed(format!(
-                "route: {dst} via {via} is missing in the pod"
-            )));
+            let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            return Err(changed(format!("route: {dst}{via} is missing in the pod")));
         }
     }
     Ok(())
@@ -127,7 +165,7 @@ fn check_host(record: &Record) -> Result<(), CniError> {
         .link_by_name(shim)
         .map_err(|error| changed(format!("shim: {error}")))?;
     let routes = host.routes(MAIN_TABLE)?;
-    for address in &record.addresses {
+    for address in &record.host_routes {
         let there = routes
             .iter()
             .any(|route| route.dst == Some(alone(*address)) && route.oif == Some(link.index));

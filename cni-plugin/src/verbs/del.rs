@@ -5,16 +5,21 @@ use berth_ipam::store::SqliteStore;
 use berth_netlink::Handle;
 
 use super::{drain, give_back};
+use berth_api::mac::MacAddr;
+
 use crate::config::Config;
+use crate::delegate::{Caller, Delegated};
 use crate::env::Attachment;
 use crate::error::CniError;
 use crate::network::{PodNetns, pod, shim};
+use crate::result::mac_of;
 use crate::state::{Record, Release, State};
 use crate::step::{Observer, Step};
 
 pub(super) fn del(
     config: &Config,
     attachment: &Attachment,
+    caller: Caller<'_>,
     observer: Observer<'_>,
 ) -> Result<String, CniError> {
     let state = State::at(&config.state_dir);
@@ -25,13 +30,63 @@ pub(super) fn del(
     } = attachment;
     let netns = attachment.netns.as_deref().and_then(PodNetns::if_alive);
     match state.record(container_id, ifname) {
-        Some(record) => detach(&state, &record, netns.as_ref(), observer)?,
-        None => forgotten(config, &state, container_id, ifname)?,
+        Some(record) => {
+            let told = config.prev_result.as_ref();
+            let call = Call {
+                caller,
+                netns: netns.as_ref(),
+                config: Some(config),
+                mac: told.and_then(|result| mac_of(result, ifname)?.parse().ok()),
+            };
+            detach(&state, &record, call, observer)?;
+        }
+        None => match &config.delegate {
+            Some(plugin) => {
+                state.remove_record(container_id, ifname)?;
+                caller.pass_on(plugin)?;
+            }
+            None => forgotten(config, &state, container_id, ifname)?,
+        },
     }
-    if let Ok(mut store) = SqliteStore::open(&config.database, false) {
+    if config.delegate.is_none()
+        && let Ok(mut store) = SqliteStore::open(&config.database, false)
+    {
         drain(config, &state, &mut store)?;
     }
     Ok(String::new())
+}
+
+/// How an attachment comes to be undone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call<'a> {
+    caller: Caller<'a>,
+    netns: Option<&'a PodNetns>,
+    /// The configuration, if the runtime's call is about this attachment.
+    config: Option<&'a Config>,
+    /// The MAC that a later plugin gave the interface.
+    mac: Option<MacAddr>,
+}
+
+impl<'a> Call<'a> {
+    /// The ADD of this very attachment failed.
+    pub(super) fn failed_add(caller: Caller<'a>, netns: &'a PodNetns, config: &'a Config) -> Self {
+        Self {
+            caller,
+            netns: Some(netns),
+            config: Some(config),
+            mac: None,
+        }
+    }
+
+    /// The runtime's call is not about this attachment.
+    pub(super) fn recorded(caller: Caller<'a>) -> Self {
+        Self {
+            caller,
+            netns: None,
+            config: None,
+            mac: None,
+        }
+    }
 }
 
 /// Undoes one attachment, in the reverse order of ADD. The address is released
@@ -42,21 +97,27 @@ pub(super) fn del(
 pub(super) fn detach(
     state: &State,
     record: &Record,
-    netns: Option<&PodNetns>,
+    call: Call<'_>,
     observer: Observer<'_>,
 ) -> Result<(), CniError> {
     let mut errors = Vec::new();
     errors.extend(unroute(state, record).err());
     observer(Step::HostUnrouted);
-    errors.extend(unlink(record, netns).err());
+    if let Some(delegated) = &record.delegated {
+        // Before the interface goes: a DHCP lease is given back through it.
+        errors.extend(del_delegated(record, delegated, call).err());
+    }
+    errors.extend(unlink(record, call).err());
     observer(Step::LinkGone);
     if errors.is_empty() {
-        release(
-            state,
-            &record.database,
-            &record.container_id,
-            &record.ifname,
-        )?;
+        if record.delegated.is_none() {
+            release(
+                state,
+                &record.database,
+                &record.container_id,
+                &record.ifname,
+            )?;
+        }
         observer(Step::Released);
         return state.remove_record(&record.container_id, &record.ifname);
     }
@@ -79,18 +140,40 @@ fn unroute(state: &State, record: &Record) -> Result<(), CniError> {
     shim::disconnect(&Handle::new()?, state, shim, &addresses)
 }
 
-fn unlink(record: &Record, netns: Option<&PodNetns>) -> Result<(), CniError> {
+/// Tells the plugin that gave the addresses, with what it was told at ADD
+/// unless the runtime says the same.
+fn del_delegated(record: &Record, delegated: &Delegated, call: Call<'_>) -> Result<(), CniError> {
+    let same = |config: &Config| {
+        config.delegate.as_deref() == Some(&*delegated.plugin) && config.name == record.network
+    };
+    match call.config {
+        Some(config) if same(config) => call.caller.pass_on_as("DEL", &delegated.plugin).map(drop),
+        other => {
+            // An empty CNI_NETNS stays one, if the call is about this sandbox.
+            let netns = match other {
+                Some(_) if call.netns.is_none() => Default::default(),
+                _ if !record.netns.exists() => Default::default(),
+                _ => record.netns.clone().into_os_string(),
+            };
+            call.caller
+                .del_recorded(delegated, &record.container_id, &record.ifname, netns)
+        }
+    }
+}
+
+fn unlink(record: &Record, call: Call<'_>) -> Result<(), CniError> {
     let Some(mac) = record.mac else {
         return Ok(()); // Nothing was made yet.
     };
     // An empty CNI_NETNS says that the runtime has let go of it, not that it
     // is gone: another process may hold it.
-    let own = match netns {
+    let own = match call.netns {
         Some(_) => None,
         None => PodNetns::if_alive(&record.netns),
     };
-    match netns.or(own.as_ref()) {
-        Some(netns) => Ok(pod::remove(netns, &record.ifname, mac)?),
+    let macs: Vec<MacAddr> = std::iter::once(mac).chain(call.mac).collect();
+    match call.netns.or(own.as_ref()) {
+        Some(netns) => Ok(pod::remove(netns, &record.ifname, &macs)?),
         None => Ok(()),
     }
 }

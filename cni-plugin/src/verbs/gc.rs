@@ -2,6 +2,7 @@
 
 use super::{del, drain};
 use crate::config::{Config, ValidAttachment};
+use crate::delegate::Caller;
 use crate::error::{CniError, Code};
 use crate::state::State;
 use crate::step::Observer;
@@ -9,6 +10,7 @@ use berth_ipam::store::{SqliteStore, Store, StoreError};
 
 pub(super) fn gc(
     config: &Config,
+    caller: Caller<'_>,
     delegated: bool,
     observer: Observer<'_>,
 ) -> Result<String, CniError> {
@@ -33,10 +35,15 @@ pub(super) fn gc(
     for record in state.records() {
         let ours = record.network == config.name && record.database == config.database;
         if !delegated && ours && !known(&record.container_id, &record.ifname) {
-            errors.extend(del::detach(&state, &record, None, observer).err());
+            errors
+                .extend(del::detach(&state, &record, del::Call::recorded(caller), observer).err());
         }
     }
-    if let Ok(mut store) = SqliteStore::open(&config.database, false) {
+    // The plugin that gives the addresses may hold some of attachments that
+    // have no record here.
+    if let Some(plugin) = &config.delegate {
+        errors.extend(caller.pass_on(plugin).err());
+    } else if let Ok(mut store) = SqliteStore::open(&config.database, false) {
         drain(config, &state, &mut store)?;
         if delegated {
             errors.extend(release_unknown(config, &state, &mut store, &known).err());

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::env::Attachment;
 use crate::error::CniError;
 use crate::objects::Objects;
+use crate::plan::Plan;
 use crate::result::render;
 use crate::state::State;
 use crate::step::{Observer, Step};
@@ -24,7 +25,12 @@ pub(super) fn add(
     let live = |claim: &_| objects.pod_is_live(claim);
     let grants = allocator.allocate(&request, &live, Timestamp::now())?;
     observer(Step::Allocated);
-    Ok(render(&config.cni_version, None, &grants))
+    Ok(render(
+        &config.cni_version,
+        None,
+        None,
+        &Plan::of_grants(&grants),
+    ))
 }
 
 /// Takes them back, now or later.

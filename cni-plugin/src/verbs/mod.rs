@@ -15,6 +15,7 @@ use berth_ipam::{Allocator, Request, Timestamp, Wishes};
 use serde_json::json;
 
 use crate::config::{Config, VERSIONS, Versioned};
+use crate::delegate::Caller;
 use crate::env::{Attachment, Environment};
 use crate::error::{CniError, Code};
 use crate::objects::Objects;
@@ -57,22 +58,23 @@ pub(crate) fn serve(
     } else {
         Config::parse(stdin)?
     };
+    let caller = Caller { environment, stdin };
     match command {
         "ADD" if delegated => ipam::add(&config, &environment.attachment()?, observer),
-        "ADD" => add::add(&config, &environment.attachment()?, observer),
+        "ADD" => add::add(&config, &environment.attachment()?, caller, observer),
         "DEL" if delegated => ipam::del(&config, &environment.attachment()?, observer),
-        "DEL" => del::del(&config, &environment.attachment()?, observer),
+        "DEL" => del::del(&config, &environment.attachment()?, caller, observer),
         "CHECK" => {
             since("0.4.0")?;
-            check::check(&config, &environment.attachment()?, delegated)
+            check::check(&config, &environment.attachment()?, caller, delegated)
         }
         "GC" => {
             since("1.1.0")?;
-            gc::gc(&config, delegated, observer)
+            gc::gc(&config, caller, delegated, observer)
         }
         "STATUS" => {
             since("1.1.0")?;
-            status::status(&config)
+            status::status(&config, caller)
         }
         other => Err(CniError::new(
             Code::InvalidEnvironment,

@@ -2,15 +2,24 @@
 
 use berth_ipam::store::{Records, Store, StoreError};
 use berth_ipam::{Allocator, Timestamp};
+use berth_netlink::Handle;
 
 use super::allocator;
 use crate::config::Config;
+use crate::delegate::Caller;
 use crate::env::{Args, Attachment};
 use crate::error::{CniError, Code};
+use crate::network::parent;
 use crate::objects::Objects;
 use crate::state::State;
 
-pub(super) fn status(config: &Config) -> Result<String, CniError> {
+pub(super) fn status(config: &Config, caller: Caller<'_>) -> Result<String, CniError> {
+    if let Some(plugin) = &config.delegate {
+        caller.pass_on(plugin)?;
+        parent::named(&Handle::new()?, config.master.as_deref())
+            .map_err(|error| CniError::new(Code::Unavailable, error.message))?;
+        return Ok(String::new());
+    }
     let unavailable = |problem: String| CniError::new(Code::Unavailable, problem);
     let nobody = Attachment {
         container_id: String::new(),
