@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use super::GUEST_BINARIES;
 use super::lines::{EXIT, Run, Verdict};
 use super::tools::Tools;
 use crate::progress::{self, Heartbeat};
@@ -16,6 +17,8 @@ use crate::{binaries, paths};
 /// A run of the tests takes under a minute where nothing else runs; one that
 /// takes longer than this, in seconds, hangs.
 const TESTS_WITHIN: u32 = 600;
+/// A folder of the guest's that is in its memory.
+const IN_MEMORY: &str = "/run/berth-vm";
 /// How much of the console is shown when something goes wrong.
 const CONSOLE_LINES: usize = 60;
 
@@ -24,8 +27,7 @@ const CONSOLE_LINES: usize = 60;
 /// # Errors
 /// The guest's program never ran; the end of the console is printed.
 pub(super) fn tests(tools: &Tools) -> Result<Run> {
-    let bin = binaries::bin_dir(false);
-    let script = format!("'{}/berth-vm-guest'", bin.display());
+    let script = tests_script(&binaries::bin_dir(false));
     let mut run = Run::default();
     let mut console = VecDeque::new();
     let mut heartbeat = Heartbeat::new(&format!("testing on {}", kernel_name(tools)));
@@ -128,6 +130,20 @@ fn in_guest(script: &str) -> String {
     )
 }
 
+/// Starts the tests from the guest's memory: over 9p the kernel reads a program
+/// anew, page by page, each time that it is started, which takes seconds.
+fn tests_script(bin: &Path) -> String {
+    let programs: Vec<_> = GUEST_BINARIES
+        .iter()
+        .map(|name| format!("'{}/{name}'", bin.display()))
+        .collect();
+    format!(
+        "mkdir {IN_MEMORY} && cp {} {IN_MEMORY} && \
+         BERTH_BIN_DIR={IN_MEMORY} {IN_MEMORY}/berth-vm-guest",
+        programs.join(" ")
+    )
+}
+
 /// `vng` starts `virtme-run` by its name.
 fn path_with(first: &Path) -> Result<OsString> {
     let rest = std::env::var_os("PATH").unwrap_or_default();
@@ -138,6 +154,13 @@ fn path_with(first: &Path) -> Result<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_program_is_copied_and_the_tests_start() {
+        let script = tests_script(Path::new("/a b"));
+        assert!(script.contains("cp '/a b/berth-vm-guest' '/a b/berth-agent' '/a b/berth-cni' /"));
+        assert!(script.ends_with("BERTH_BIN_DIR=/run/berth-vm /run/berth-vm/berth-vm-guest"));
+    }
 
     #[test]
     fn the_guest_tells_the_exit_code_on_a_line_of_its_own() {
