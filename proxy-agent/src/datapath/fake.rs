@@ -48,10 +48,15 @@ impl FakeDatapath {
             .extend(numbers.into_iter().map(|number| from + number));
     }
 
-    /// Whether [`Datapath::activate`] was called.
+    /// Whether the programs are at their hooks: see [`Datapath::activate`].
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.is_active
+    }
+
+    /// Takes the programs from their hooks, as somebody with `bpftool` might.
+    pub fn detach(&mut self) {
+        self.is_active = false;
     }
 
     fn one(&mut self, op: &Op) -> Result<(), DatapathError> {
