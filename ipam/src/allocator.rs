@@ -102,6 +102,11 @@ impl<S: Store> Allocator<S> {
         &mut self.store
     }
 
+    /// The store again.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
     /// Gets the addresses of one interface: one of each family that its pools
     /// or fixed addresses have, or none at all. Asked again for the same pod
     /// and interface it gives the same addresses, whatever the sandbox.

@@ -119,6 +119,10 @@ impl Error {
         matches!(
             self,
             Self::Contended { .. }
+                | Self::Store(StoreError::Api {
+                    is_temporary: true,
+                    ..
+                })
                 | Self::Exhausted {
                     retry_in: Some(_),
                     ..

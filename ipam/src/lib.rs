@@ -15,6 +15,8 @@
 pub mod address;
 pub mod allocation;
 mod allocator;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 pub mod keep;
 pub mod pool;

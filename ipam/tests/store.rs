@@ -1,140 +1,29 @@
 //! What both stores must do alike, and what the allocator says when there is
 //! nothing to give.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 
+use berth_ipam::conformance::{self, get, pools, request};
 use berth_ipam::store::{MemoryStore, SqliteStore, Store, StoreError};
-use berth_ipam::{Allocator, Error, Pod, PodRef, Pools, Request, Timestamp, Wishes, Workload};
-
-fn pools(specs: &[(&str, &str)]) -> Pools {
-    let text: String = specs
-        .iter()
-        .map(|(name, spec)| {
-            format!(
-                "---\napiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
-            )
-        })
-        .collect();
-    let parsed = berth_api::folder::parse(Path::new("pools.yaml"), &text);
-    assert_eq!(parsed.rejected, []);
-    Pools::compile(&parsed.objects)
-}
-
-fn request(name: &str, annotations: &[(&str, &str)]) -> Request {
-    let id = PodRef {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-        uid: format!("uid-{name}"),
-    };
-    let annotations = annotations
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect();
-    Request {
-        wishes: Wishes::read(&id, &annotations, &BTreeMap::new()).unwrap(),
-        pod: Pod { id, workload: None },
-        container_id: format!("sandbox-{name}"),
-        ifname: "eth0".to_owned(),
-        netns: "/run/netns/x".to_owned(),
-        node: "node1".to_owned(),
-    }
-}
-
-fn get<S: Store>(
-    allocator: &mut Allocator<S>,
-    request: &Request,
-    now: u64,
-) -> Result<Vec<IpAddr>, Error> {
-    let grants = allocator.allocate(request, &|_| false, Timestamp(now))?;
-    Ok(grants.iter().map(|grant| grant.address).collect())
-}
+use berth_ipam::{Allocator, Error, Timestamp, Workload};
 
 fn sqlite(dir: &Path) -> SqliteStore {
     SqliteStore::open(&dir.join("ipam.db"), true).unwrap()
 }
 
-/// Create-if-absent, compare-and-swap, lookups and the order of free addresses.
-fn conforms(store: impl Store) {
-    let pools = pools(&[(
-        "a",
-        "subnet: 10.0.0.0/24, ranges: [10.0.0.1-10.0.0.3], coolDown: 1s",
-    )]);
-    let pool = pools.get("a").unwrap().clone();
-    let mut allocator = Allocator::new(pools, store);
-    let pick = [("berth.dev/pool", "a")];
-    for (at, name) in ["p1", "p2", "p3"].iter().enumerate() {
-        let given = get(&mut allocator, &request(name, &pick), at as u64).unwrap();
-        assert_eq!(
-            given,
-            [IpAddr::from([10, 0, 0, at as u8 + 1])],
-            "lowest unused first"
-        );
-    }
-    let full = get(&mut allocator, &request("p4", &pick), 3).unwrap_err();
-    assert_eq!(
-        full.to_string(),
-        "pod shop/p4: no free address: pool a has 3 addresses, 3 held by pods, 0 kept for their owners, \
-         0 at rest; widen spec.ranges, or release addresses that are kept"
-    );
-    assert!(!full.is_temporary());
-    for (name, at) in [("p2", 10), ("p1", 20), ("p3", 30)] {
-        let freed = allocator
-            .release(&format!("sandbox-{name}"), "eth0", Timestamp(at))
-            .unwrap();
-        assert_eq!(freed.len(), 1);
-    }
-    let resting = get(&mut allocator, &request("p4", &pick), 40).unwrap_err();
-    assert!(resting.is_temporary());
-    assert!(
-        resting
-            .to_string()
-            .contains("3 at rest; one comes free in 1 s"),
-        "{resting}"
-    );
-    let order: Vec<_> = ["p4", "p5", "p6"]
-        .iter()
-        .map(|name| get(&mut allocator, &request(name, &pick), 5000).unwrap()[0].to_string())
-        .collect();
-    assert_eq!(
-        order,
-        ["10.0.0.2", "10.0.0.1", "10.0.0.3"],
-        "least recently used first"
-    );
-
-    allocator
-        .store()
-        .attempt(|records| {
-            let first = records.get(IpAddr::from([10, 0, 0, 1]))?.unwrap();
-            assert!(!records.create(&first.allocation)?, "the name is the lock");
-            assert!(records.replace(&first.allocation, &first.revision)?);
-            assert!(
-                !records.replace(&first.allocation, &first.revision)?,
-                "a stale revision"
-            );
-            assert_eq!(records.of_pod("uid-p5")?.len(), 1);
-            assert_eq!(records.of_owner(&first.allocation.claim.owner)?.len(), 1);
-            assert_eq!(records.of_container("sandbox-p5")?.len(), 1);
-            assert_eq!(records.of_container("sandbox-p1")?.len(), 0);
-            assert_eq!(records.held()?.len(), 3);
-            assert_eq!(records.unused(&pool, None)?, None);
-            Ok::<_, StoreError>(())
-        })
-        .unwrap();
-}
-
 #[test]
 fn memory_conforms() {
-    conforms(MemoryStore::default());
+    conformance::all(MemoryStore::default());
 }
 
 #[test]
 fn sqlite_conforms() {
     let dir = tempfile::tempdir().unwrap();
-    conforms(sqlite(dir.path()));
+    conformance::all(sqlite(dir.path()));
 }
 
 #[test]

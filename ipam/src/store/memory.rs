@@ -112,19 +112,8 @@ impl Records for MemoryStore {
     }
 
     fn census(&mut self, pool: &Pool, now: Timestamp) -> Result<Census, StoreError> {
-        let mut census = Census::default();
-        for (allocation, _) in self.records.values().filter(|(a, _)| a.pool == pool.name) {
-            match allocation.free_at() {
-                _ if allocation.holder.is_some() => census.held += 1,
-                None => census.kept += 1,
-                Some(at) if at > now => {
-                    census.resting += 1;
-                    census.next = Some(census.next.map_or(at, |next| next.min(at)));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(census)
+        let records = self.records.values().map(|(allocation, _)| allocation);
+        Ok(Census::count(records.filter(|a| a.pool == pool.name), now))
     }
 }
 

@@ -6,12 +6,16 @@
 //! [`Records::replace`] fails if the revision is not the one that was read.
 //! SQLite and the Kubernetes API both have that; nothing else is asked of them.
 
+#[cfg(feature = "kube")]
+mod kube;
 mod memory;
 mod sqlite;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+#[cfg(feature = "kube")]
+pub use kube::{ApiCalls, KubeStore};
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
@@ -45,6 +49,25 @@ pub struct Census {
     pub next: Option<Timestamp>,
 }
 
+impl Census {
+    /// Counts the records of one pool.
+    pub fn count<'a>(records: impl Iterator<Item = &'a Allocation>, now: Timestamp) -> Self {
+        let mut census = Self::default();
+        for allocation in records {
+            match allocation.free_at() {
+                _ if allocation.holder.is_some() => census.held += 1,
+                None => census.kept += 1,
+                Some(at) if at > now => {
+                    census.resting += 1;
+                    census.next = Some(census.next.map_or(at, |next| next.min(at)));
+                }
+                Some(_) => {}
+            }
+        }
+        census
+    }
+}
+
 /// Why a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -73,6 +96,18 @@ pub enum StoreError {
         doing: &'static str,
         /// What SQLite says.
         source: rusqlite::Error,
+    },
+    /// The API server failed.
+    #[error("IPAllocation {name}: cannot {doing}: {problem}; look at the API server")]
+    Api {
+        /// The object's name.
+        name: String,
+        /// What was being done.
+        doing: &'static str,
+        /// What the server says, or why it says nothing.
+        problem: String,
+        /// Whether the same may succeed a little later.
+        is_temporary: bool,
     },
     /// A record cannot be read.
     #[error("record {name}: {source}; it was written by another version or by hand")]
@@ -171,4 +206,13 @@ pub trait Store {
         &mut self,
         work: impl FnOnce(&mut dyn Records) -> Result<T, E>,
     ) -> Result<T, E>;
+}
+
+impl<S: Store> Store for &mut S {
+    fn attempt<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Records) -> Result<T, E>,
+    ) -> Result<T, E> {
+        (**self).attempt(work)
+    }
 }

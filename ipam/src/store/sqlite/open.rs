@@ -110,8 +110,10 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Each CNI call opens and closes the file. Without this the last one out
     // would write the log back and delete it, every time.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // The log is read through when the file is opened: keep it short.
-    connection.pragma_update(None, "wal_autocheckpoint", 128)?;
+    // The first to open the file reads the log through, page by page, and on a
+    // quiet node that is every call: keep it short. A commit writes about six
+    // pages.
+    connection.pragma_update(None, "wal_autocheckpoint", 32)?;
     // An allocation that was told to a runtime must survive a power cut: a
     // StatefulSet would come back with another address.
     connection.pragma_update(None, "synchronous", "FULL")?;
