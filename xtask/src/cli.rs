@@ -103,7 +103,7 @@ pub(crate) struct TestArgs {
 /// Every eBPF program is loaded, attached and used; pods are wired over 802.1Q
 /// and ipvlan. The kernels are taken from Debian's packages and installed
 /// nowhere: they, virtme-ng and a busybox are unpacked in ~/.cache/berth/vm (or
-/// BERTH_CACHE_DIR), about 400 MB. Delete a folder there to get a newer one.
+/// BERTH_CACHE_DIR), about 560 MB. Delete a folder there to get a newer one.
 ///
 /// The machines are emulated: no KVM is needed. They see this machine's file
 /// system, and what they write to it is gone when they end. The last line is
