@@ -9,6 +9,6 @@ mod measure;
 mod row;
 mod table;
 
-pub use measure::{Samples, in_turn};
+pub use measure::{Samples, all_in_turn, in_turn};
 pub use row::{Row, Target};
 pub use table::table;

@@ -21,6 +21,21 @@ impl Samples {
         }
     }
 
+    /// What `percent` of the rounds reach at most. NaN if there is none.
+    #[must_use]
+    pub fn quantile(&self, percent: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+        sorted.get(rank).copied().unwrap_or(f64::NAN)
+    }
+
+    /// Each figure changed by `change`, such as a time to a rate.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(f64) -> f64) -> Self {
+        Self(self.0.iter().map(|&figure| change(figure)).collect())
+    }
+
     /// How far the middle half of the rounds lies apart, as a part of the
     /// median: 0.1 means within a tenth of it. A few rounds that the machine
     /// disturbed do not count, as they do not for the median.
@@ -50,9 +65,22 @@ impl From<Vec<f64>> for Samples {
 /// The first that `measure` returns, and a figure that is no positive number.
 pub fn in_turn<const N: usize>(
     rounds: usize,
-    mut measure: impl FnMut(usize) -> Result<f64>,
+    measure: impl FnMut(usize) -> Result<f64>,
 ) -> Result<[Samples; N]> {
-    let mut samples = [const { Vec::new() }; N];
+    let samples = all_in_turn(N, rounds, measure)?;
+    Ok(samples.try_into().expect("as many came as were asked for"))
+}
+
+/// As [`in_turn`], for a number of sides that is known only now.
+///
+/// # Errors
+/// As [`in_turn`].
+pub fn all_in_turn(
+    sides: usize,
+    rounds: usize,
+    mut measure: impl FnMut(usize) -> Result<f64>,
+) -> Result<Vec<Samples>> {
+    let mut samples = vec![Samples::default(); sides];
     for round in 0..=rounds {
         for (side, samples) in samples.iter_mut().enumerate() {
             let figure = measure(side)?;
@@ -61,11 +89,11 @@ pub fn in_turn<const N: usize>(
                 "side {side} measured {figure}, which is no figure to compare"
             );
             if round > 0 {
-                samples.push(figure);
+                samples.0.push(figure);
             }
         }
     }
-    Ok(samples.map(Samples))
+    Ok(samples)
 }
 
 #[cfg(test)]
@@ -77,6 +105,14 @@ mod tests {
         assert!((Samples(vec![3.0, 1000.0, 1.0]).median() - 3.0).abs() < f64::EPSILON);
         assert!((Samples(vec![4.0, 2.0]).median() - 3.0).abs() < f64::EPSILON);
         assert!(Samples(vec![]).median().is_nan());
+    }
+
+    #[test]
+    fn quantiles_are_figures_that_were_measured() {
+        let samples = Samples::from((1..=200).map(f64::from).collect::<Vec<_>>());
+        assert!((samples.quantile(99) - 198.0).abs() < f64::EPSILON);
+        assert!((samples.map(|x| x * 2.0).quantile(50) - 200.0).abs() < f64::EPSILON);
+        assert!(Samples::default().quantile(50).is_nan());
     }
 
     #[test]

@@ -86,6 +86,13 @@ impl Row {
             met: target.is_met(ratio),
         }
     }
+
+    /// Compares with a figure that Berth set itself: at most that.
+    #[must_use]
+    pub fn limit(name: &str, unit: &str, ours: &Samples, limit: f64) -> Self {
+        let limit = Samples::from(vec![limit]);
+        Self::new(name, unit, ours, ("the limit", &limit), Target::AtMost(1.0))
+    }
 }
 
 #[cfg(test)]
