@@ -22,6 +22,7 @@ use berth_agent::redirect::LocalRedirect;
 use berth_agent::sockets::{LivePeers, Reaper, Tracker};
 use berth_agent::{node, redirect, reflector};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -114,6 +115,13 @@ struct Run {
     #[arg(long, value_name = "CGROUP")]
     opt_out_cgroup: Vec<PathBuf>,
 
+    /// Networks, separated by commas: NodePorts are on this node's addresses in
+    /// them alone. Without one of a family, on all of that family. If
+    /// 127.0.0.0/8 is not among them, NodePorts are not on 127.0.0.1, and the
+    /// node's own processes can bind them; so with ::1/128.
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
+    nodeport_addresses: Vec<IpNetwork>,
+
     /// How the log, on standard error, is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -165,6 +173,11 @@ impl FromStr for Bind {
         })?;
         Ok(Self(Some(address)))
     }
+}
+
+fn network(text: &str) -> Result<IpNetwork, String> {
+    let parsed = text.contains('/').then(|| text.parse().ok()).flatten();
+    parsed.ok_or_else(|| "write a network such as 10.20.0.0/24 or fd20::/64".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -265,6 +278,8 @@ fn run(options: Run) -> anyhow::Result<()> {
     let checks = observer.health_checks();
     let _canary_cgroup = canary.cgroup()?;
     inputs.send(Input::Changes(canary.changes(&options.node_name)))?;
+    let networks = options.nodeport_addresses.clone();
+    inputs.send(Input::Changes(vec![Change::NodePortNetworks(networks)]))?;
     let (told, counted) = (status.clone(), metrics.clone());
     let to_controller = inputs.clone();
     spawn("canary", move || {

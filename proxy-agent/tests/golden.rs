@@ -10,6 +10,7 @@ use berth_agent::datapath::FakeDatapath;
 use berth_agent::diff::Capacity;
 use berth_agent::model::{Change, SourceKind};
 use berth_agent::reflector::folder::FolderReflector;
+use ipnetwork::IpNetwork;
 
 const CAPACITY: Capacity = Capacity {
     frontends: 64,
@@ -25,6 +26,7 @@ fn maps_of(case: &Path) -> String {
     let node = ["10.20.0.11", "fd00::11"].map(|text| text.parse().unwrap());
     agent.take(changes);
     agent.take([Change::NodeAddresses(node.into())]);
+    agent.take([Change::NodePortNetworks(networks(case))]);
     agent.take(SourceKind::ALL.map(Change::Synced));
     agent.sync(Instant::now());
     let path = format!("{}/", folder.path().display());
@@ -33,6 +35,16 @@ fn maps_of(case: &Path) -> String {
         .map(|refusal| format!("# refused {}\n", refusal.to_string().replace(&path, "")))
         .collect();
     refusals + &show(&agent, Stage::Realized)
+}
+
+/// As a case says in a line `# --nodeport-addresses CIDR,...`.
+fn networks(case: &Path) -> Vec<IpNetwork> {
+    let text = fs::read_to_string(case).unwrap();
+    let flag = text
+        .lines()
+        .find_map(|line| line.strip_prefix("# --nodeport-addresses "));
+    let networks = flag.into_iter().flat_map(|list| list.split(','));
+    networks.map(|network| network.parse().unwrap()).collect()
 }
 
 fn cases() -> Vec<PathBuf> {

@@ -137,6 +137,13 @@ fn addresses(bits: u8) -> Change {
     Change::NodeAddresses(all)
 }
 
+/// None, one with an address that the node may have, and one with loopback.
+fn networks(index: u8) -> Change {
+    let all = [None, Some("10.20.0.11/32"), Some("127.0.0.0/8")];
+    let network = all[usize::from(index)].map(|text| text.parse().unwrap());
+    Change::NodePortNetworks(network.into_iter().collect())
+}
+
 /// Namespaces by cookie; those with an address below 16 are inside of the range.
 fn namespaces(all: BTreeMap<u64, u8>) -> Change {
     let address = |last| vec![IpAddr::from([10, 20, 0, last])];
@@ -168,6 +175,7 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (0_u8..4, 0_u8..32).prop_map(|(i, v)| pod(i, v)),
         1 => (0_u8..4).prop_map(|i| Change::PodGone(name(i))),
         1 => (0_u8..4).prop_map(addresses),
+        1 => (0_u8..3).prop_map(networks),
         1 => prop::collection::btree_set(1_u64..4, 0..2).prop_map(Change::OptedOutCgroups),
         1 => prop::collection::btree_map(1_u64..4, 0_u8..32, 0..3).prop_map(namespaces),
         1 => (0_u8..5, any::<bool>()).prop_map(|(i, on)| Change::Redirect {
@@ -403,6 +411,7 @@ fn object_of(change: &Change) -> String {
         Change::Zone(_) => "zone".to_owned(),
         Change::NodeLeaving(_) => "leaving".to_owned(),
         Change::Refused(kind) => format!("refused {kind}"),
+        Change::NodePortNetworks(_) => "networks".to_owned(),
         Change::NodeAddresses(_) => "addresses".to_owned(),
         Change::Synced(source) => format!("synced {source:?}"),
     }

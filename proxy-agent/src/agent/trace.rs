@@ -193,9 +193,11 @@ fn not_a_service(state: &ClusterState, key: &FrontendKey) -> Vec<String> {
             "the address is an endpoint of Service {name}, on node {node}"
         ));
     } else if state.node_addresses().contains(&key.address) {
-        steps
-            .push("the address is this node's, and no Service has the port as NodePort, nor a pod here as \
-                   hostPort".to_owned());
+        steps.push(
+            "the address is this node's, and no Service has the port as NodePort, nor a pod here \
+             as hostPort"
+                .to_owned(),
+        );
     }
     steps
 }

@@ -147,6 +147,7 @@ pub(super) fn addresses(
         found.extend(
             nodes
                 .chain([loopback(family)])
+                .filter(|address| state.has_node_ports(*address))
                 .map(|address| (address, node_port, TrafficPolicy::Cluster)),
         );
     }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
+
 use super::pod::{Pod, Pods};
 use super::service::{EndpointSlice, NamespacedName, Service, SliceKey};
 
@@ -47,6 +49,9 @@ pub enum Change {
     NodeLeaving(bool),
     /// The addresses that this node answers on.
     NodeAddresses(BTreeSet<IpAddr>),
+    /// The networks whose addresses have NodePorts; of a family without any,
+    /// all addresses have.
+    NodePortNetworks(Vec<IpNetwork>),
     /// An object of this kind was refused for what it says.
     Refused(Arc<str>),
     /// A source's first list has been told in full.
@@ -108,6 +113,7 @@ pub struct ClusterState {
     zone: Option<Arc<str>>,
     node_is_leaving: bool,
     node_addresses: BTreeSet<IpAddr>,
+    node_port_networks: Vec<IpNetwork>,
     refused: BTreeMap<Arc<str>, u64>,
     synced: BTreeSet<SourceKind>,
 }
@@ -191,6 +197,10 @@ impl ClusterState {
             Change::NodeAddresses(addresses) => {
                 dirty.all |= self.node_addresses != addresses;
                 self.node_addresses = addresses;
+            }
+            Change::NodePortNetworks(networks) => {
+                dirty.all |= self.node_port_networks != networks;
+                self.node_port_networks = networks;
             }
             Change::Refused(kind) => *self.refused.entry(kind).or_default() += 1,
             Change::Synced(source) => {
@@ -300,6 +310,17 @@ impl ClusterState {
     pub fn node_addresses(&self) -> &BTreeSet<IpAddr> {
         &self.node_addresses
     }
+
+    /// Whether NodePorts are on an address of this node, loopback included.
+    #[must_use]
+    pub fn has_node_ports(&self, address: IpAddr) -> bool {
+        let mut networks = self
+            .node_port_networks
+            .iter()
+            .filter(|network| network.is_ipv4() == address.is_ipv4())
+            .peekable();
+        networks.peek().is_none() || networks.any(|network| network.contains(address))
+    }
 }
 
 /// Names that recur, each kept once: the endpoints of 50,000 Services name the
@@ -327,6 +348,39 @@ impl Names {
         match self.0.get(name) {
             Some(known) => *name = known.clone(),
             None => drop(self.0.insert(name.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_ports_are_on_the_networks_named_and_a_family_without_any_has_all() {
+        let on = |networks: &[&str]| {
+            let mut state = ClusterState::default();
+            let networks = networks.iter().map(|text| text.parse().unwrap());
+            let change = Change::NodePortNetworks(networks.collect());
+            state.apply(change, &mut Dirty::default());
+            let all = ["10.20.0.11", "192.0.2.1", "127.0.0.1", "fd00::11", "::1"];
+            all.into_iter()
+                .filter(|text| state.has_node_ports(text.parse().unwrap()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        for (networks, expected) in [
+            (&[][..], "10.20.0.11 192.0.2.1 127.0.0.1 fd00::11 ::1"),
+            (&["10.20.0.0/24"], "10.20.0.11 fd00::11 ::1"),
+            (&["10.20.0.99/24"], "10.20.0.11 fd00::11 ::1"),
+            (&["127.0.0.0/8"], "127.0.0.1 fd00::11 ::1"),
+            (
+                &["0.0.0.0/0", "::1/128"],
+                "10.20.0.11 192.0.2.1 127.0.0.1 ::1",
+            ),
+            (&["198.51.100.0/24", "fd00::/64"], "fd00::11"),
+        ] {
+            assert_eq!(on(networks), expected, "{networks:?}");
         }
     }
 }
