@@ -1,12 +1,13 @@
 //! An agent that a test starts by itself, with arguments of its own.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use berth_api::agent::{Dump, DumpedFrontend};
 use berth_lab::ground::enter::Place;
 use berth_lab::ground::{cgroup, mounts, netns};
@@ -88,7 +89,7 @@ impl Agent {
     ///
     /// # Errors
     /// If it does not start.
-    pub fn launch(home: &Home, arguments: &[&str]) -> Result<Self> {
+    pub fn launch(home: &Home, arguments: &[impl AsRef<OsStr>]) -> Result<Self> {
         let (agent, lab) = (binaries::find("berth-agent")?, binaries::find("berth-lab")?);
         let (socket, log) = (
             home.folder.join("agent.sock"),
@@ -121,7 +122,7 @@ impl Agent {
     ///
     /// # Errors
     /// If it ends, or is not ready within 30 s; with the end of its log.
-    pub fn start(home: &Home, arguments: &[&str]) -> Result<Self> {
+    pub fn start(home: &Home, arguments: &[impl AsRef<OsStr>]) -> Result<Self> {
         let mut agent = Self::launch(home, arguments)?;
         agent.program.wait_ready()?;
         Ok(agent)
@@ -157,7 +158,7 @@ impl Agent {
         ensure!(status == 200, "{stage}: {status} {body}");
         let dump: Dump = serde_json::from_str(&body).context("a dump")?;
         let (Dump::Realized(all) | Dump::Desired(all)) = dump else {
-            anyhow::bail!("{stage} is another stage: {body}");
+            bail!("{stage} is another stage: {body}");
         };
         let is_canary = |frontend: &DumpedFrontend| {
             let owner = frontend.service.as_deref();

@@ -1,11 +1,12 @@
 //! A node with a real API server: the agent in cluster mode, on a line that a
 //! test can cut.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use berth_kube::{ApiServer, Options};
 use berth_lab::ground::enter::Place;
 use berth_lab::ground::netns;
@@ -105,13 +106,7 @@ impl Cluster {
     /// If it is not ready within 30 s.
     pub fn agent(&self) -> Result<Agent> {
         let home = Home::of(self.node())?;
-        Agent::start(
-            &home,
-            &self
-                .arguments(&self.kubeconfig)?
-                .each_ref()
-                .map(|a| a.as_str()),
-        )
+        Agent::start(&home, &self.arguments(&self.kubeconfig))
     }
 
     /// Starts an agent of the same node with maps of its own and as another
@@ -119,18 +114,19 @@ impl Cluster {
     ///
     /// # Errors
     /// If it does not start.
-    pub fn another_agent(&self, name: &str, kubeconfig: Option<&PathBuf>) -> Result<Agent> {
+    pub fn another_agent(&self, name: &str, kubeconfig: Option<&Path>) -> Result<Agent> {
         let home = Home::beside(&self.lab, self.node(), name)?;
         let kubeconfig = kubeconfig.unwrap_or(&self.kubeconfig);
-        Agent::launch(
-            &home,
-            &self.arguments(kubeconfig)?.each_ref().map(|a| a.as_str()),
-        )
+        Agent::launch(&home, &self.arguments(kubeconfig))
     }
 
-    fn arguments(&self, kubeconfig: &PathBuf) -> Result<[String; 4]> {
-        let file = kubeconfig.to_str().context("a name of ours")?;
+    fn arguments(&self, kubeconfig: &Path) -> [OsString; 4] {
         let line = format!("https://{}", self.relay.address());
-        Ok(["--kubeconfig", file, "--apiserver", &line].map(str::to_owned))
+        [
+            "--kubeconfig".into(),
+            kubeconfig.into(),
+            "--apiserver".into(),
+            line.into(),
+        ]
     }
 }
