@@ -28,15 +28,26 @@ pub(crate) fn make(
     mac: MacAddr,
     mtu: Option<u32>,
 ) -> Result<Link, CniError> {
-    host.add_macvlan(&NewMacvlan {
-        name: ifname,
-        parent_index: parent.index,
-        mode: MacvlanMode::Bridge,
-        mac: Some(mac.0),
-        mtu,
-        netns: Some(&pod.netns),
-    })
-    .map_err(|error| match error.errno() {
+    let made = |name: &str| {
+        host.add_macvlan(&NewMacvlan {
+            name,
+            parent_index: parent.index,
+            mode: MacvlanMode::Bridge,
+            mac: Some(mac.0),
+            mtu,
+            netns: Some(&pod.netns),
+        })
+    };
+    let result = match made(ifname) {
+        // Linux 6.1 and 6.12 refuse a name that the host's namespace has too,
+        // as with an uplink that is called eth0; 6.18 does not.
+        Err(error) if error.is_exists() => {
+            let temporary = temporary_name(mac);
+            made(&temporary).and_then(|()| rename(pod, &temporary, ifname))
+        }
+        result => result,
+    };
+    result.map_err(|error| match error.errno() {
         Some(Errno::EBUSY) => CniError::new(
             Code::Kernel,
             format!(
@@ -47,6 +58,21 @@ pub(crate) fn make(
         _ => error.into(),
     })?;
     Ok(pod.handle.link_by_name(ifname)?)
+}
+
+/// What the interface is called until it has the name that it is to have: at
+/// most 15 octets, and nobody else's, since the MAC is nobody else's.
+fn temporary_name(mac: MacAddr) -> String {
+    let hex: String = mac.0.iter().map(|octet| format!("{octet:02x}")).collect();
+    format!("bt{hex}")
+}
+
+fn rename(pod: &PodNetns, from: &str, to: &str) -> Result<(), Error> {
+    let link = pod.handle.link_by_name(from)?;
+    pod.handle.rename(link.index, to).inspect_err(|_| {
+        // The refusal is what the caller has to hear of.
+        drop(pod.handle.delete_link(link.index));
+    })
 }
 
 /// Gives it its addresses, then brings it up: in this order the kernel's own
@@ -144,16 +170,32 @@ pub(crate) fn route(
 }
 
 /// Removes the interface, if it is the one that was made: its MAC is one of
-/// `macs`.
+/// `macs`. One that was made but not named yet is found, too.
 pub(crate) fn remove(pod: &PodNetns, ifname: &str, macs: &[MacAddr]) -> Result<(), Error> {
-    match pod.handle.link_by_name(ifname) {
-        Ok(link)
-            if macs.iter().any(|mac| link.mac == Some(mac.0))
-                && link.kind.as_deref() == Some("macvlan") =>
-        {
-            super::or_gone(pod.handle.delete_link(link.index))
+    let temporary = macs.iter().map(|mac| temporary_name(*mac));
+    for name in std::iter::once(ifname.to_owned()).chain(temporary) {
+        match pod.handle.link_by_name(&name) {
+            Ok(link)
+                if macs.iter().any(|mac| link.mac == Some(mac.0))
+                    && link.kind.as_deref() == Some("macvlan") =>
+            {
+                return super::or_gone(pod.handle.delete_link(link.index));
+            }
+            Ok(_) => {}
+            Err(error) => super::or_gone(Err(error))?,
         }
-        Ok(_) => Ok(()),
-        Err(error) => super::or_gone(Err(error)),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_name_fits_an_interface() {
+        let name = temporary_name(MacAddr([0x02, 0xbe, 10, 20, 0, 57]));
+        assert_eq!(name, "bt02be0a140039");
+        assert!(name.len() <= 15);
     }
 }
