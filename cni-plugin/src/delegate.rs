@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::{panic, thread};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,12 +96,18 @@ impl Caller<'_> {
             .spawn()
             .map_err(failed)?;
         let mut pipe = child.stdin.take().expect("it was asked for");
-        // One that exits early does not read it all; its answer says why.
-        let written = pipe.write_all(stdin);
-        drop(pipe);
-        let output = child.wait_with_output().map_err(failed)?;
+        // Beside reading: a plugin that answers before it has read everything
+        // would wait for us as we wait for it.
+        let (written, output) = thread::scope(|scope| {
+            let writer = scope.spawn(move || pipe.write_all(stdin));
+            let output = child.wait_with_output();
+            (writer.join(), output)
+        });
+        let written = written.unwrap_or_else(|cause| panic::resume_unwind(cause));
+        let output = output.map_err(failed)?;
         if output.status.success() {
             return match written {
+                // One that exits early does not read it all.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(error)),
                 _ => Ok(output.stdout),
             };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use berth_api::Object;
 use berth_api::folder::parse;
+use berth_ipam::wishes::MACHINE;
 use berth_ipam::{Claim, Owner, Pod, PodRef, Pools, Workload};
 use serde_json::Value;
 
@@ -162,16 +163,31 @@ fn identify(attachment: &Attachment, object: Option<&Object>) -> Pod {
     }
 }
 
-/// The controller that made a pod. A ReplicaSet made by a Deployment carries
+/// The controller that made a pod. KubeVirt's virt-launcher pods carry their
+/// machine's name. A ReplicaSet made by a Deployment carries
 /// the Deployment's name and the pods' template hash.
 fn workload(metadata: &Value, pod_name: &str) -> Option<Workload> {
+    let label = |key: &str| metadata["labels"][key].as_str();
+    if label("kubevirt.io") == Some("virt-launcher")
+        && let Some(name) = label("vm.kubevirt.io/name")
+    {
+        return Some(Workload {
+            kind: MACHINE.to_owned(),
+            name: name.to_owned(),
+            ordinal: None,
+        });
+    }
     let owner = metadata["ownerReferences"]
         .as_array()?
         .iter()
         .find(|owner| owner["controller"] == true)?;
     let (kind, name) = (owner["kind"].as_str()?, owner["name"].as_str()?);
-    let label = |key: &str| metadata["labels"][key].as_str();
     match kind {
+        "VirtualMachineInstance" => Some(Workload {
+            kind: MACHINE.to_owned(),
+            name: name.to_owned(),
+            ordinal: None,
+        }),
         "ReplicaSet" => {
             let deployment = label("pod-template-hash")
                 .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
@@ -248,6 +264,23 @@ mod tests {
         let workload = web.pod.workload.unwrap();
         assert_eq!((&*workload.kind, &*workload.name), ("Deployment", "web"));
         assert_eq!(web.pod.id.uid, "w");
+    }
+
+    #[test]
+    fn a_virt_launcher_pod_is_its_machines() {
+        let machine = |metadata: Value| {
+            let found = workload(&metadata, "virt-launcher-db-x7k2p").unwrap();
+            (found.kind, found.name)
+        };
+        let db = (MACHINE.to_owned(), "db".to_owned());
+        let owners = serde_json::json!([{"controller": true, "kind": "VirtualMachineInstance", "name": "db"}]);
+        assert_eq!(machine(serde_json::json!({"ownerReferences": owners})), db);
+        let labels =
+            serde_json::json!({"kubevirt.io": "virt-launcher", "vm.kubevirt.io/name": "db"});
+        assert_eq!(machine(serde_json::json!({"labels": labels})), db);
+        // The machine's name alone, on a pod that is none of KubeVirt's.
+        let labels = serde_json::json!({"vm.kubevirt.io/name": "db"});
+        assert_eq!(workload(&serde_json::json!({"labels": labels}), "x"), None);
     }
 
     #[test]

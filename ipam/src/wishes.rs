@@ -1,6 +1,9 @@
 //! What a pod asks for: its annotations, its workload, and the owner and keep
 //! policy that follow.
 
+pub mod aliases;
+pub mod surge;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -14,6 +17,9 @@ use crate::keep::Keep;
 /// The longest list that `berth.dev/ip` may hold: it is walked address by
 /// address. Anything longer is a pool.
 pub const MAX_LIST: u128 = 4096;
+
+/// The kind of a KubeVirt machine, as an owner.
+pub const MACHINE: &str = "VirtualMachine";
 
 /// The controller that made a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +67,14 @@ impl Pod {
                 name: workload.name.clone(),
             },
         }
+    }
+
+    /// Whether the pod is a KubeVirt machine's: it is made anew whenever the
+    /// machine starts, and the machine is what has the address.
+    #[must_use]
+    pub fn is_machine(&self) -> bool {
+        let workload = self.workload.as_ref();
+        workload.is_some_and(|workload| workload.kind == MACHINE)
     }
 
     /// The pod's index, if it is one of a StatefulSet's.
@@ -159,11 +173,12 @@ impl Wishes {
     }
 
     /// The keep policy, given what the pool says. Without either a
-    /// StatefulSet's pods and fixed addresses are kept for the app, others for
-    /// the pod.
+    /// StatefulSet's pods, machines and fixed addresses are kept for the app,
+    /// others for the pod.
     #[must_use]
     pub fn keep_policy(&self, pod: &Pod, of_pool: Option<Keep>) -> Keep {
-        let usual = if pod.ordinal().is_some() || !self.addresses.is_empty() {
+        let lasting = pod.ordinal().is_some() || pod.is_machine();
+        let usual = if lasting || !self.addresses.is_empty() {
             Keep::App
         } else {
             Keep::Pod
@@ -229,6 +244,19 @@ mod tests {
                 ordinal,
             }),
         }
+    }
+
+    #[test]
+    fn a_machine_keeps_its_address_through_its_pods() {
+        let machine = of(MACHINE, None);
+        let keep = Wishes::default().keep_policy(&machine, None);
+        assert_eq!(keep, Keep::App);
+        let Owner::Workload { workload, name, .. } = machine.owner(keep) else {
+            panic!("{:?}", machine.owner(keep));
+        };
+        assert_eq!((&*workload, &*name), (MACHINE, "db"));
+        let plain = of("Deployment", None);
+        assert_eq!(Wishes::default().keep_policy(&plain, None), Keep::Pod);
     }
 
     #[test]

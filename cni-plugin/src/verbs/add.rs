@@ -7,7 +7,7 @@ use berth_ipam::store::SqliteStore;
 use berth_ipam::{Allocator, Request, Timestamp};
 use berth_netlink::{Handle, Link};
 
-use super::{allocator, del, request};
+use super::{aliases, allocator, del, pod_annotations, request};
 use crate::config::Config;
 use crate::delegate::{Caller, Delegated};
 use crate::env::Attachment;
@@ -187,14 +187,32 @@ impl Wiring<'_> {
         (self.observer)(Step::Allocated);
         let parent = parent::find(&self.host, &grants)?;
         let plan = Plan::of_grants(&grants);
-        let mac = self
-            .wanted_mac
-            .unwrap_or_else(|| pod_mac(grants[0].address));
+        let wanted = match self.wanted_mac {
+            Some(mac) => Some(mac),
+            None => self.alias_mac(record, objects)?,
+        };
+        let mac = wanted.unwrap_or_else(|| pod_mac(grants[0].address));
         let mtu = grants.iter().filter_map(|grant| grant.pool.mtu).min();
         remember(record, &plan);
         let link = self.make(record, &parent, mac, mtu)?;
         self.finish(record, &parent, &link, &plan)?;
         Ok((link, plan))
+    }
+
+    /// A MAC that another project's annotation asks for.
+    fn alias_mac(&self, record: &Record, objects: &Objects) -> Result<Option<MacAddr>, CniError> {
+        let of_pod = pod_annotations(self.config, objects);
+        let found = aliases(self.config, &record.ifname, &objects.pod.id, &of_pod)?;
+        let Some((text, annotation)) = found.mac else {
+            return Ok(None);
+        };
+        let mac = text.parse().map_err(|e| {
+            CniError::new(
+                Code::Annotation,
+                format!("pod {}: annotation {annotation}: {e}", record.pod),
+            )
+        })?;
+        Ok(Some(mac))
     }
 
     /// With the address of another IPAM plugin, which may need the interface

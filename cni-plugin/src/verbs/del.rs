@@ -48,7 +48,9 @@ pub(super) fn del(
             None => forgotten(config, &state, container_id, ifname)?,
         },
     }
+    // Opening the database reads its log through: not for nothing.
     if config.delegate.is_none()
+        && !state.queued().is_empty()
         && let Ok(mut store) = SqliteStore::open(&config.database, false)
     {
         drain(config, &state, &mut store)?;

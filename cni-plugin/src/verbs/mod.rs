@@ -7,11 +7,13 @@ mod gc;
 mod ipam;
 mod status;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use berth_api::annotations;
 use berth_ipam::store::SqliteStore;
-use berth_ipam::{Allocator, Request, Timestamp, Wishes};
+use berth_ipam::wishes::aliases::Aliases;
+use berth_ipam::{Allocator, PodRef, Request, Timestamp, Wishes};
 use serde_json::json;
 
 use crate::config::{Config, VERSIONS, Versioned};
@@ -88,9 +90,8 @@ pub(crate) fn serve(
 /// What the pod asks for: its annotations as the runtime passes them, else as
 /// the folder has them; a fixed address may also come by CNI's own ways.
 fn wishes(config: &Config, attachment: &Attachment, objects: &Objects) -> Result<Wishes, CniError> {
-    let mut of_pod = objects.pod_annotations.clone();
+    let mut of_pod = pod_annotations(config, objects);
     let runtime = &config.runtime_config;
-    of_pod.extend(runtime.annotations.clone().unwrap_or_default());
     if !of_pod.contains_key(annotations::IP) {
         let ips = [
             runtime.ips.clone().unwrap_or_default(),
@@ -108,11 +109,46 @@ fn wishes(config: &Config, attachment: &Attachment, objects: &Objects) -> Result
             of_pod.insert(annotations::IP.to_owned(), bare.join(","));
         }
     }
+    let found = aliases(config, &attachment.ifname, &objects.pod.id, &of_pod)?;
+    // As in those projects an address says more than a pool.
+    if let Some((text, _)) = found.ip {
+        of_pod.insert(annotations::IP.to_owned(), text);
+    } else if let Some((text, _)) = found.pool {
+        of_pod.insert(annotations::POOL.to_owned(), text);
+    }
     Ok(Wishes::read(
         &objects.pod.id,
         &of_pod,
         &objects.namespace_annotations,
     )?)
+}
+
+/// The pod's annotations: as the runtime passes them, else as the folder has
+/// them.
+fn pod_annotations(config: &Config, objects: &Objects) -> BTreeMap<String, String> {
+    let mut of_pod = objects.pod_annotations.clone();
+    of_pod.extend(
+        config
+            .runtime_config
+            .annotations
+            .clone()
+            .unwrap_or_default(),
+    );
+    of_pod
+}
+
+/// Other projects' annotations, where the pod has none of Berth's own.
+fn aliases(
+    config: &Config,
+    ifname: &str,
+    pod: &PodRef,
+    of_pod: &BTreeMap<String, String>,
+) -> Result<Aliases, CniError> {
+    if of_pod.contains_key(annotations::IP) || of_pod.contains_key(annotations::POOL) {
+        return Ok(Aliases::default());
+    }
+    Aliases::read(of_pod, &config.name, ifname)
+        .map_err(|error| CniError::new(Code::Annotation, format!("pod {pod}: {error}")))
 }
 
 fn node_name(config: &Config) -> String {
