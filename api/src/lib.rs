@@ -2,12 +2,15 @@
 //! names, custom resources, the folder of Kubernetes YAML that stands in for
 //! an API server, and the rule that makes a MAC address from an IP address.
 //!
-//! Plain data and pure functions, but for [`folder`], which reads files. This
+//! Plain data and pure functions, but for [`folder`], which reads files, and
+//! [`client`], which speaks to the agent. This
 //! crate knows nothing of the kernel, of netlink or of `kube`.
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod agent;
 pub mod annotations;
+pub mod client;
 pub mod folder;
 pub mod mac;
 pub mod object;

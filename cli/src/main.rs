@@ -5,14 +5,17 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod ip;
 mod show;
 mod table;
 
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use berth_api::addresses::{Address, Release, Released};
 use berth_api::agent::{DEFAULT_SOCKET, Readiness, ServiceDetail, ServiceSummary, Trace};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -57,9 +60,48 @@ enum Command {
     Svc(Svc),
     /// Where a connection made on this node would go, and by which rule.
     Trace(TraceOptions),
+    /// Addresses: who has which, and until when.
+    #[command(subcommand)]
+    Ip(Ip),
+    /// The addresses of a workload, for a firewall.
+    Whitelist(WhitelistOptions),
     /// The agent itself.
     #[command(subcommand)]
     Agent(Agent),
+}
+
+#[derive(Debug, Subcommand)]
+enum Ip {
+    /// Who has an address, or had it last.
+    Who {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Every address that a pod has or had.
+    List {
+        /// Of this pool alone.
+        #[arg(long)]
+        pool: Option<String>,
+    },
+    /// End the claim on an address: any pod may have it after its cool-down.
+    Release {
+        /// The address.
+        address: IpAddr,
+        /// Also if a pod uses it now, as far as is known.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct WhitelistOptions {
+    /// A StatefulSet, Deployment or bare pod.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
+    workload: Namespaced,
+
+    /// How to write it; -o json is --format json.
+    #[arg(long, value_enum, default_value = "text")]
+    format: ip::Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,14 +162,14 @@ struct Namespaced {
     name: String,
 }
 
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte)
+}
+
 /// Names of Kubernetes are lower-case letters, digits, `-` and `.`, so they
 /// stand in a URL as they are.
 fn namespaced(text: &str) -> Result<Namespaced, String> {
-    let is_name = |part: &str| {
-        let mut bytes = part.bytes();
-        !part.is_empty()
-            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
-    };
+    let is_name = |part: &str| !part.is_empty() && part.bytes().all(is_of_name);
     match text.split_once('/') {
         Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Namespaced {
             namespace: namespace.to_owned(),
@@ -164,6 +206,21 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let trace: Trace = ask(&client, &trace_path(options)?)?;
             print(output, &trace, show::trace)?;
         }
+        Command::Ip(command) => addresses(&client, output, command)?,
+        Command::Whitelist(options) => {
+            let Namespaced { namespace, name } = &options.workload;
+            let all: Vec<Address> = ask(&client, "/v1/addresses")?;
+            let own = ip::of_workload(all, namespace, name);
+            anyhow::ensure!(
+                !own.is_empty(),
+                "{namespace}/{name} has no address; `berth ip list` shows who has"
+            );
+            let format = match output {
+                Output::Json => ip::Format::Json,
+                Output::Table => options.format,
+            };
+            write(ip::whitelist(format, &own, namespace, name).as_bytes())?;
+        }
         Command::Agent(Agent::Dump { stage }) => dump(&client, output, *stage)?,
         Command::Agent(Agent::Ready) => {
             let readiness: Readiness = ask(&client, "/v1/ready")?;
@@ -174,6 +231,37 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn addresses(client: &Client, output: Output, command: &Ip) -> anyhow::Result<()> {
+    match command {
+        Ip::Who { address } => {
+            let known: Address = ask(client, &format!("/v1/addresses/{address}"))?;
+            print(output, &known, |known| ip::who(known, ip::now()))
+        }
+        Ip::List { pool } => {
+            let path = match pool {
+                Some(pool) if pool.bytes().all(is_of_name) => format!("/v1/addresses?pool={pool}"),
+                Some(pool) => anyhow::bail!("{pool:?} is not a pool's name"),
+                None => "/v1/addresses".to_owned(),
+            };
+            let all: Vec<Address> = ask(client, &path)?;
+            print(output, &all, |all| ip::list(all))
+        }
+        Ip::Release { address, force } => {
+            let release = Release {
+                address: Some(*address),
+                force: *force,
+                ..Release::default()
+            };
+            let body = client.post("/v1/addresses/release", &serde_json::to_vec(&release)?)?;
+            let released: Released = serde_json::from_slice(&body)?;
+            print(output, &released, |released| match released.released[..] {
+                [] => format!("{address} was not claimed by anybody\n"),
+                _ => format!("{address} is free after its cool-down\n"),
+            })
+        }
+    }
 }
 
 fn ask<T: DeserializeOwned>(client: &Client, path: &str) -> anyhow::Result<T> {
