@@ -17,6 +17,9 @@ pub struct FakeDatapath {
     slots: Vec<u32>,
     backends: Vec<Backend>,
     clients: BTreeSet<ClientKey>,
+    /// Service ports and backends that some client is bound to: as if clients
+    /// came to every frontend with affinity after every round.
+    affinity: BTreeSet<(u32, u32)>,
     settings: u32,
     operations: u64,
     failing: BTreeSet<u64>,
@@ -33,6 +36,7 @@ impl FakeDatapath {
             slots: vec![0; capacity.slots as usize],
             backends: vec![Backend::default(); capacity.backends as usize],
             clients: BTreeSet::new(),
+            affinity: BTreeSet::new(),
             settings: 0,
             operations: 0,
             failing: BTreeSet::new(),
@@ -81,9 +85,12 @@ impl FakeDatapath {
                 }
                 self.frontends.insert(*key, *frontend);
             }
-            Op::DeleteFrontend { .. } | Op::ForgetAffinity { .. } if fails => return Err(full),
+            Op::DeleteFrontend { .. } if fails => return Err(full),
             Op::DeleteFrontend { key } => drop(self.frontends.remove(key)),
-            Op::ForgetAffinity { .. } => {}
+            Op::ForgetAffinity { service, backends } => {
+                self.affinity
+                    .retain(|(s, b)| s != service || !backends.contains(b));
+            }
             Op::SetClient { .. } | Op::DeleteClient { .. } | Op::SetSettings { .. } if fails => {
                 return Err(full);
             }
@@ -93,6 +100,27 @@ impl FakeDatapath {
         }
         self.check(op);
         Ok(())
+    }
+
+    /// No client is bound to a backend that its Service port does not have any
+    /// more; then clients come to everything that there is.
+    ///
+    /// # Panics
+    /// If one is.
+    fn check_affinity(&mut self) {
+        let mut offered = BTreeSet::new();
+        for frontend in self.frontends.values().filter(|f| f.affinity_seconds > 0) {
+            let slots = &self.slots[frontend.first_slot as usize..];
+            let slots = &slots[..frontend.slot_count as usize];
+            offered.extend(slots.iter().map(|backend| (frontend.service, *backend)));
+        }
+        for (service, backend) in &self.affinity {
+            assert!(
+                offered.contains(&(*service, *backend)),
+                "a client of Service port {service} is still bound to backend {backend}"
+            );
+        }
+        self.affinity = offered;
     }
 
     /// Every frontend is whole: its slots are inside, and name written backends.
@@ -134,7 +162,9 @@ impl Datapath for FakeDatapath {
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), DatapathError>> {
-        ops.iter().map(|op| self.one(op)).collect()
+        let results = ops.iter().map(|op| self.one(op)).collect();
+        self.check_affinity();
+        results
     }
 
     fn activate(&mut self) -> Result<(), DatapathError> {

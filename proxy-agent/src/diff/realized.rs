@@ -185,10 +185,12 @@ impl Realized {
         for key in keys {
             match desired.get(key) {
                 Some(frontend) => self.plan_one(frontend, &mut phases),
-                None if self.frontends.contains_key(key) => {
-                    phases.deletes.push(Op::DeleteFrontend { key: *key });
+                None => {
+                    if let Some(current) = self.frontends.get(key) {
+                        phases.deletes.push(Op::DeleteFrontend { key: *key });
+                        self.forget(current, &Frontend::default(), &[], &mut phases);
+                    }
                 }
-                None => {}
             }
         }
         phases.into_plan()
@@ -245,6 +247,7 @@ impl Realized {
             if frontend != current {
                 self.ports.hold(service);
                 phases.frontends.push(Op::SetFrontend { key, frontend });
+                self.forget(&current, &frontend, self.region(&current), phases);
             }
             return;
         }
@@ -260,22 +263,37 @@ impl Realized {
         // frontend of the same port in the same plan.
         self.ports.hold(service);
         phases.frontends.push(Op::SetFrontend { key, frontend });
-        if let Some(current) = current.filter(|f| f.affinity_seconds > 0) {
-            let kept = &self.slots[frontend.first_slot as usize..][..frontend.slot_count as usize];
-            let mut gone: Vec<_> = self
-                .region(&current)
-                .iter()
-                .filter(|b| !kept.contains(b))
-                .copied()
-                .collect();
-            if !gone.is_empty() {
-                gone.sort_unstable();
-                gone.dedup();
-                phases.forgets.push(Op::ForgetAffinity {
-                    service: current.service,
-                    backends: gone,
-                });
-            }
+        if let Some(current) = current {
+            let region = &self.slots[frontend.first_slot as usize..];
+            let kept = &region[..frontend.slot_count as usize];
+            self.forget(&current, &frontend, kept, phases);
+        }
+    }
+
+    /// Lets clients of `current` be forgotten that are bound to what `next` does
+    /// not offer. All of them when affinity ends or the port's number is
+    /// another: nobody would take note of endpoints that go from then on, and
+    /// what is remembered would lead into whatever has the backend's index when
+    /// affinity comes back.
+    fn forget(&self, current: &Frontend, next: &Frontend, kept: &[u32], phases: &mut Phases) {
+        if current.affinity_seconds == 0 {
+            return;
+        }
+        let goes_on = next.affinity_seconds > 0 && next.service == current.service;
+        let is_gone = |backend: &&u32| !goes_on || !kept.contains(backend);
+        let mut gone: Vec<_> = self
+            .region(current)
+            .iter()
+            .filter(is_gone)
+            .copied()
+            .collect();
+        if !gone.is_empty() {
+            gone.sort_unstable();
+            gone.dedup();
+            phases.forgets.push(Op::ForgetAffinity {
+                service: current.service,
+                backends: gone,
+            });
         }
     }
 
