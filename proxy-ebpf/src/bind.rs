@@ -1,5 +1,5 @@
-//! A NodePort is the Service's on every address of the node, so no process of
-//! the node may bind it: it would never be reached. Pods' namespaces have
+//! A NodePort, or a pod's hostPort, is not the node's own on any address of it,
+//! so no process of the node may bind it: it would never be reached. Pods' namespaces have
 //! ports of their own and are left alone.
 
 use aya_ebpf::EbpfContext as _;
@@ -21,7 +21,7 @@ pub(crate) fn is_node_port(ctx: &SockContext) -> bool {
     }
     // SAFETY: as above. The port is in host byte order here.
     let (port, protocol) = unsafe { ((*ctx.sock).src_port as u16, (*ctx.sock).protocol as u8) };
-    // Every NodePort, and nothing else, has a frontend on loopback. One of
+    // Every NodePort and hostPort, and nothing else, has a frontend on loopback. One of
     // either family takes the port: a socket of both would hide it.
     [LOOPBACK4, LOOPBACK6].into_iter().any(|loopback| {
         maps::frontend(loopback, port.to_be(), protocol, Scope::Socket as u8).is_some()
