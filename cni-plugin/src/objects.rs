@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use berth_api::Object;
 use berth_api::folder::parse;
-use berth_ipam::wishes::MACHINE;
 use berth_ipam::{Claim, Owner, Pod, PodRef, Pools, Workload};
 use serde_json::Value;
 
@@ -159,61 +158,7 @@ fn identify(attachment: &Attachment, object: Option<&Object>) -> Pod {
             name: or(pod_name, &attachment.container_id),
             uid: or(&uid, &attachment.container_id),
         },
-        workload: workload(metadata, pod_name).filter(|_| same),
-    }
-}
-
-/// The controller that made a pod. KubeVirt's virt-launcher pods carry their
-/// machine's name. A ReplicaSet made by a Deployment carries
-/// the Deployment's name and the pods' template hash.
-fn workload(metadata: &Value, pod_name: &str) -> Option<Workload> {
-    let label = |key: &str| metadata["labels"][key].as_str();
-    if label("kubevirt.io") == Some("virt-launcher")
-        && let Some(name) = label("vm.kubevirt.io/name")
-    {
-        return Some(Workload {
-            kind: MACHINE.to_owned(),
-            name: name.to_owned(),
-            ordinal: None,
-        });
-    }
-    let owner = metadata["ownerReferences"]
-        .as_array()?
-        .iter()
-        .find(|owner| owner["controller"] == true)?;
-    let (kind, name) = (owner["kind"].as_str()?, owner["name"].as_str()?);
-    match kind {
-        "VirtualMachineInstance" => Some(Workload {
-            kind: MACHINE.to_owned(),
-            name: name.to_owned(),
-            ordinal: None,
-        }),
-        "ReplicaSet" => {
-            let deployment = label("pod-template-hash")
-                .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
-            Some(Workload {
-                kind: if deployment.is_some() {
-                    "Deployment"
-                } else {
-                    kind
-                }
-                .to_owned(),
-                name: deployment.unwrap_or(name).to_owned(),
-                ordinal: None,
-            })
-        }
-        "StatefulSet" => Some(Workload {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            ordinal: label("apps.kubernetes.io/pod-index")
-                .or_else(|| pod_name.strip_prefix(name)?.strip_prefix('-'))
-                .and_then(|index| index.parse().ok()),
-        }),
-        _ => Some(Workload {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            ordinal: None,
-        }),
+        workload: Workload::of_pod(metadata, pod_name).filter(|_| same),
     }
 }
 
@@ -269,10 +214,10 @@ mod tests {
     #[test]
     fn a_virt_launcher_pod_is_its_machines() {
         let machine = |metadata: Value| {
-            let found = workload(&metadata, "virt-launcher-db-x7k2p").unwrap();
+            let found = Workload::of_pod(&metadata, "virt-launcher-db-x7k2p").unwrap();
             (found.kind, found.name)
         };
-        let db = (MACHINE.to_owned(), "db".to_owned());
+        let db = (berth_ipam::wishes::MACHINE.to_owned(), "db".to_owned());
         let owners = serde_json::json!([{"controller": true, "kind": "VirtualMachineInstance", "name": "db"}]);
         assert_eq!(machine(serde_json::json!({"ownerReferences": owners})), db);
         let labels =
@@ -280,7 +225,10 @@ mod tests {
         assert_eq!(machine(serde_json::json!({"labels": labels})), db);
         // The machine's name alone, on a pod that is none of KubeVirt's.
         let labels = serde_json::json!({"vm.kubevirt.io/name": "db"});
-        assert_eq!(workload(&serde_json::json!({"labels": labels}), "x"), None);
+        assert_eq!(
+            Workload::of_pod(&serde_json::json!({"labels": labels}), "x"),
+            None
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod allocator;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod identity;
 pub mod keep;
 pub mod pool;
 pub mod store;

@@ -39,6 +39,28 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Every record, by address.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn all(mut self) -> Result<Vec<Stored>, StoreError> {
+        let path = self.path.clone();
+        let failed = |source| StoreError::Sqlite {
+            path,
+            doing: "begin a transaction",
+            source,
+        };
+        // A reader: it does not stand in the writers' queue.
+        let transaction = self.connection.transaction().map_err(failed)?;
+        let session = Session {
+            transaction: &transaction,
+            path: &self.path,
+        };
+        session.select("1 ORDER BY key", [])
+    }
+}
+
 impl Store for SqliteStore {
     fn attempt<T, E: From<StoreError>>(
         &mut self,
