@@ -8,6 +8,7 @@
 //! objects, only `datapath` knows the kernel; between them is plain data.
 #![deny(unsafe_code)]
 
+pub mod addresses;
 pub mod agent;
 pub mod canary;
 pub mod clients;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use berth_agent::addresses::{self, Backing, Cluster};
 use berth_agent::agent::{self, Controller, Input, Inputs, Observer, Status};
 use berth_agent::canary::{self, Canary};
 use berth_agent::clients::{self, Wanted};
@@ -121,6 +122,11 @@ struct Run {
     /// node's own processes can bind them; so with ::1/128.
     #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     nodeport_addresses: Vec<IpNetwork>,
+
+    /// With a --folder: the SQLite file of allocations that berth-cni writes,
+    /// for `berth ip`. With an API server the allocations are there.
+    #[arg(long, default_value = "/var/lib/berth/ipam.db")]
+    database: PathBuf,
 
     /// How the log, on standard error, is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -335,20 +341,31 @@ fn run(options: Run) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        answer_monitors(&options, &inputs, health, metrics, checks);
+        answer_monitors(&options, &inputs, health, metrics.clone(), checks);
         let to_controller = inputs.clone();
-        let cluster = async {
-            if !is_cluster {
-                return std::future::pending().await;
+        let (kubeconfig, apiserver) = (&options.kubeconfig, &options.apiserver);
+        let client = if is_cluster {
+            Some(reflector::kube::connect(kubeconfig.as_deref(), apiserver.as_deref()).await?)
+        } else {
+            None
+        };
+        let backing = match &client {
+            Some(client) => {
+                Backing::Cluster(Box::new(Cluster::start(client.clone(), &options.node_name)))
             }
-            let (kubeconfig, apiserver) = (&options.kubeconfig, &options.apiserver);
-            let client =
-                reflector::kube::connect(kubeconfig.as_deref(), apiserver.as_deref()).await?;
+            None => Backing::Embedded(options.database.clone()),
+        };
+        let addresses = addresses::Service::new(backing, &options.node_name, metrics);
+        let cluster = async {
+            let Some(client) = client else {
+                return std::future::pending().await;
+            };
             let tell = |changes| to_controller.send(Input::Changes(changes)).is_ok();
             reflector::kube::watch(client, &options.node_name, tell).await
         };
+        let router = agent::router(status, inputs).merge(addresses::router(addresses));
         tokio::select! {
-            served = agent::serve(&options.socket, status, inputs) => served,
+            served = agent::serve_all(&options.socket, router) => served,
             watched = cluster => watched,
             Ok(error) = failure => Err(error),
             _ = terminate.recv() => Ok(()),

@@ -19,5 +19,5 @@ pub use controller::{Controller, SyncReport};
 pub use dump::show;
 pub use observer::{Inputs, Observer};
 pub use run::{Input, Question, Stage, Status, run};
-pub use server::{refresh, router, serve};
+pub use server::{refresh, router, serve, serve_all};
 pub use trace::{Connection, trace};

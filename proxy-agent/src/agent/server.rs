@@ -7,6 +7,7 @@
 //! | `/v1/services`, `/v1/services/NAMESPACE/NAME` | Services as they are served here |
 //! | `/v1/trace?from=POD&to=ADDRESS:PORT&protocol=udp` | where a connection goes |
 //! | `/v1/dump/model`, `/desired`, `/realized`, `/counters` | a stage as text; `?format=json` |
+//! | `/v1/addresses/...` | see [`crate::addresses`] |
 //!
 //! The JSON is described in [`berth_api::agent`].
 
@@ -42,8 +43,16 @@ struct Shared {
 /// # Errors
 /// When the socket cannot be made, or another agent answers on it.
 pub async fn serve(path: &Path, status: Status, inputs: Inputs) -> anyhow::Result<()> {
+    serve_all(path, router(status, inputs)).await
+}
+
+/// [`serve`], with what other rooms answer beside [`router`].
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_all(path: &Path, router: Router) -> anyhow::Result<()> {
     let listener = listen(path).await?;
-    axum::serve(listener, router(status, inputs))
+    axum::serve(listener, router)
         .await
         .context("the agent's socket failed")
 }

@@ -201,6 +201,22 @@ fn berth(page: &mut Page, numbers: &Numbers) {
         numbers.sockets_destroyed,
     );
     let mut family = page.family(
+        "berth_address_requests_total",
+        Counter,
+        "Requests for addresses, by verb and result.",
+    );
+    for ((verb, result), count) in &numbers.address_requests {
+        family.sample(&[("verb", verb), ("result", result)], count);
+    }
+    let mut family = page.family(
+        "berth_address_api_calls_total",
+        Counter,
+        "Calls of the API server for addresses, by verb; watches are not counted.",
+    );
+    for (verb, count) in &numbers.address_calls {
+        family.sample(&[("verb", verb)], count);
+    }
+    let mut family = page.family(
         "berth_socket_events_total",
         Counter,
         "What the programs did to sockets, by reason.",

@@ -100,6 +100,8 @@ pub(super) struct Numbers {
     pub(super) livez: Codes,
     pub(super) canary: Option<bool>,
     pub(super) sockets_destroyed: u64,
+    pub(super) address_calls: BTreeMap<&'static str, u64>,
+    pub(super) address_requests: BTreeMap<(&'static str, &'static str), u64>,
     pub(super) view: View,
 }
 
@@ -123,6 +125,8 @@ impl Default for Numbers {
             livez: Codes::default(),
             canary: None,
             sockets_destroyed: 0,
+            address_calls: BTreeMap::new(),
+            address_requests: BTreeMap::new(),
             view: View::default(),
         }
     }
@@ -176,6 +180,19 @@ impl Metrics {
     /// UDP sockets were destroyed, because their endpoint had gone.
     pub fn sockets_destroyed(&self, count: u64) {
         self.numbers().sockets_destroyed += count;
+    }
+
+    /// A request for addresses has ended; so many calls of the API server, by
+    /// verb, were made for all of them so far.
+    pub fn address_request(
+        &self,
+        verb: &'static str,
+        result: &'static str,
+        calls: impl IntoIterator<Item = (&'static str, u64)>,
+    ) {
+        let mut numbers = self.numbers();
+        *numbers.address_requests.entry((verb, result)).or_default() += 1;
+        numbers.address_calls.extend(calls);
     }
 
     /// What the loop knows now.

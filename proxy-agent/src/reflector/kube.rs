@@ -1,5 +1,5 @@
 //! An API server, watched, to changes of the model. The only file that uses
-//! `kube`.
+//! `kube`, with `addresses/cluster.rs`.
 //!
 //! A watch that breaks is taken up again with growing pauses; what was heard
 //! stays served meanwhile. When the server wants a new list (410 Gone), what

@@ -263,6 +263,14 @@ fn every_right_of_its_role_is_needed() -> Result<()> {
                     "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": user},
                     "subjects": [{"apiGroup": api, "kind": "User", "name": user}],
                 }),
+                // What addresses take is another role's.
+                json!({
+                    "apiVersion": format!("{api}/v1"),
+                    "kind": "ClusterRoleBinding",
+                    "metadata": {"name": format!("{user}-addresses")},
+                    "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "berth-agent-addresses"},
+                    "subjects": [{"apiGroup": api, "kind": "User", "name": user}],
+                }),
             ],
         )?;
         let kubeconfig = cluster.server.kubeconfig_of(&user, None)?;
