@@ -10,7 +10,7 @@ use berth_api::agent::{
 };
 
 use super::controller::Controller;
-use super::run::Stage;
+use super::input::Stage;
 use crate::compile::{Explanation, FrontendKey, explain_service};
 use crate::datapath::Datapath;
 use crate::model::{NamespacedName, Owner, Service, ServicePort, TrafficPolicy};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use berth_abi::{Backend, Frontend};
 
 use super::controller::Controller;
-use super::run::Stage;
+use super::input::Stage;
 use crate::datapath::Datapath;
 
 /// One stage, a line for each entry, sorted.

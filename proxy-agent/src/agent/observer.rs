@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::alarm::Alarms;
 use super::controller::Controller;
-use super::run::Input;
+use super::input::Input;
 use crate::compile::{local_endpoints, without_local};
 use crate::datapath::Datapath;
 use crate::health::{HealthCheck, HealthChecks, ProxyHealth};

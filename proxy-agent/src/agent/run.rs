@@ -4,62 +4,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth_api::agent::{Dump, ServiceDetail, ServiceSummary, Trace};
-use tokio::sync::oneshot;
-
 use super::answers;
 use super::controller::Controller;
 use super::dump;
+use super::input::{Input, Question};
 use super::observer::Observer;
-use super::trace::{Connection, trace};
+use super::trace::trace;
 use crate::datapath::Datapath;
-use crate::model::{Change, NamespacedName};
 
 /// How often everything is compared with everything.
 const PRUNE: Duration = Duration::from_secs(60);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// What reaches the loop.
-#[derive(Debug)]
-pub enum Input {
-    /// A source has something to say.
-    Changes(Vec<Change>),
-    /// The canary does not pass.
-    CanaryFailed,
-    /// Somebody wants to know something.
-    Ask(Question),
-}
-
-/// What can be asked; each names where the answer goes.
-#[derive(Debug)]
-pub enum Question {
-    /// A stage as text.
-    Text(Stage, oneshot::Sender<String>),
-    /// A stage as data.
-    Dump(Stage, oneshot::Sender<Dump>),
-    /// Every Service.
-    Services(oneshot::Sender<Vec<ServiceSummary>>),
-    /// One Service, if it is there.
-    Service(NamespacedName, oneshot::Sender<Option<ServiceDetail>>),
-    /// Where a connection would go.
-    Trace(Connection, oneshot::Sender<Trace>),
-    /// That the loop's own numbers be left for the metrics.
-    Numbers(oneshot::Sender<()>),
-}
-
-/// A stage of the agent that can be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The cluster as heard.
-    Model,
-    /// What the maps should say.
-    Desired,
-    /// What the maps say.
-    Realized,
-    /// The programs' counters.
-    Counters,
-}
 
 /// What the loop last said about itself.
 #[derive(Clone, Debug, Default)]

@@ -27,9 +27,9 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
+use super::input::{Connection, Input, Question, Stage};
 use super::observer::Inputs;
-use super::run::{Input, Question, Stage, Status};
-use super::trace::Connection;
+use super::run::Status;
 use crate::model::{NamespacedName, Protocol};
 
 #[derive(Clone, Debug)]

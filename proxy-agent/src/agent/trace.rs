@@ -7,20 +7,10 @@ use berth_api::agent::{Frontend, Outcome, Trace};
 
 use super::answers::{frontend, policy, socket};
 use super::controller::Controller;
+use super::input::Connection;
 use crate::compile::{Explanation, FrontendKey, Kind, explain_service};
 use crate::datapath::Datapath;
-use crate::model::{ClusterState, NamespacedName, Owner, Protocol, Service, TrafficPolicy};
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// A pod, `namespace/name`, or an address.
-    pub from: String,
-    /// The address that is connected to.
-    pub to: SocketAddr,
-    /// The protocol.
-    pub protocol: Protocol,
-}
+use crate::model::{ClusterState, NamespacedName, Owner, Service, TrafficPolicy};
 
 /// Answers for a connection that is made on this node.
 #[must_use]

@@ -8,19 +8,19 @@ use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use berth_abi::{
     AffinityKey, AffinityValue, Backend, ClientKey, Counter, Frontend, FrontendKey4, FrontendKey6,
-    Scope, maps,
+    maps,
 };
 use tracing::{info, warn};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
+use super::entries::{Batch, Key, Raw};
 use super::hooks::{Attached, CgroupRoot, HOOKS};
 use super::pins::{Pins, specs};
 use super::sys::{self, MappedArray};
 use super::translated::TranslatedSockets;
-use super::{Datapath, DatapathError};
+use super::{Datapath, DatapathError, chain};
 use crate::compile::FrontendKey;
 use crate::diff::{Capacity, Dump, Op};
-use crate::model::Protocol;
 
 /// The programs, as `cargo xtask build` made them; empty without it.
 static OBJECT: &[u8] = include_bytes!(env!("BERTH_EBPF_OBJECT_EMBEDDED"));
@@ -391,122 +391,6 @@ fn kernel(what: &str, error: std::io::Error) -> DatapathError {
     }
 }
 
-/// A key as one of the two maps has it.
-enum Key {
-    V4(FrontendKey4),
-    V6(FrontendKey6),
-}
-
-impl Key {
-    fn of(key: &FrontendKey) -> Self {
-        let (port_be, protocol) = (key.port.to_be(), key.protocol.number());
-        let scope = key.scope as u8;
-        let address = berth_abi::Addr::from(key.address);
-        match address.v4_be() {
-            Some(address_be) => Self::V4(FrontendKey4 {
-                address_be,
-                port_be,
-                protocol,
-                scope,
-            }),
-            None => Self::V6(FrontendKey6 {
-                address,
-                port_be,
-                protocol,
-                scope,
-                reserved: 0,
-            }),
-        }
-    }
-
-    /// `None` for what no Berth of this version writes.
-    fn read(&self) -> Option<FrontendKey> {
-        let (address, port_be, protocol, scope) = match self {
-            Self::V4(key) => (
-                berth_abi::Addr::from_v4_be(key.address_be).into(),
-                key.port_be,
-                key.protocol,
-                key.scope,
-            ),
-            Self::V6(key) => (key.address.into(), key.port_be, key.protocol, key.scope),
-        };
-        let scope = [Scope::Socket, Scope::Wire]
-            .into_iter()
-            .find(|s| *s as u8 == scope)?;
-        let protocol = Protocol::from_number(protocol)?;
-        Some(FrontendKey {
-            address,
-            port: u16::from_be(port_be),
-            protocol,
-            scope,
-        })
-    }
-}
-
-struct Batch<K> {
-    keys: Vec<K>,
-    values: Vec<Frontend>,
-    positions: Vec<usize>,
-}
-
-impl<K> Default for Batch<K> {
-    fn default() -> Self {
-        Self {
-            keys: Vec::new(),
-            values: Vec::new(),
-            positions: Vec::new(),
-        }
-    }
-}
-
-impl<K> Batch<K> {
-    fn push(&mut self, key: K, value: Frontend, position: usize) {
-        self.keys.push(key);
-        self.values.push(value);
-        self.positions.push(position);
-    }
-
-    fn write(
-        &self,
-        map: BorrowedFd<'_>,
-        name: &'static str,
-        capacity: u32,
-        results: &mut [Result<(), DatapathError>],
-    ) {
-        let mut from = 0;
-        while from < self.keys.len() {
-            let (done, result) = sys::update_batch(map, &self.keys[from..], &self.values[from..]);
-            from += done;
-            if let Err(source) = result {
-                let is_full = source.raw_os_error() == Some(libc::E2BIG);
-                results[self.positions[from]] = Err(if is_full {
-                    DatapathError::Full {
-                        map: name,
-                        capacity,
-                        flag: "--max-frontends",
-                    }
-                } else {
-                    DatapathError::Kernel {
-                        what: format!("write to {name}"),
-                        error: source,
-                    }
-                });
-                from += 1;
-            }
-        }
-    }
-}
-
-/// A value read from the kernel, with a zero to begin with.
-#[derive(Clone, Copy)]
-struct Raw<T>(T);
-
-impl<T: FromZeros> Default for Raw<T> {
-    fn default() -> Self {
-        Self(T::new_zeroed())
-    }
-}
-
 fn map_data(object: &mut Ebpf, name: &str) -> Result<MapData, DatapathError> {
     match object.take_map(name) {
         Some(Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) => Ok(data),
@@ -532,15 +416,4 @@ fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, DatapathError> {
             what: what(),
             error,
         })
-}
-
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        told.push_str(": ");
-        told.push_str(&error.to_string());
-        source = error.source();
-    }
-    told
 }

@@ -1,6 +1,7 @@
 //! The maps and hooks of the kernel, behind one trait. The only room that
 //! uses `aya` and system calls; it must not know why an operation is done.
 
+mod entries;
 mod fake;
 mod hooks;
 mod kernel;
@@ -102,4 +103,16 @@ fn hint(error: &io::Error) -> &'static str {
         Some(libc::ENOMEM) => "; the kernel is out of memory for maps",
         _ => "",
     }
+}
+
+/// An error with all that caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        told.push_str(": ");
+        told.push_str(&error.to_string());
+        source = error.source();
+    }
+    told
 }

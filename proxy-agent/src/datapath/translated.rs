@@ -38,7 +38,7 @@ impl TranslatedSockets {
         object: &mut Ebpf,
         connected: BorrowedFd<'_>,
     ) -> Result<Self, DatapathError> {
-        let load = |error: &dyn std::error::Error| DatapathError::Load(super::kernel::chain(error));
+        let load = |error: &dyn std::error::Error| DatapathError::Load(super::chain(error));
         let btf = Btf::from_sys_fs().map_err(|e| load(&e))?;
         let program: &mut Iter = object
             .program_mut(PROGRAM)
