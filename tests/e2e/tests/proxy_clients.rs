@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use berth_e2e::agent::{Agent, Home};
 use berth_e2e::proxy::How::{Tcp, Udp, UdpUnconnected};
 use berth_e2e::proxy::{Bench, How, ready, service, slice, until};
 use berth_lab::{require_binaries, require_root};
@@ -94,4 +95,43 @@ fn pods_that_opt_out_are_left_alone() -> Result<()> {
     bench.apply(&[namespace(json!({}))])?;
     expect(&bench, "c1", Tcp, address, "s2")?;
     Ok(())
+}
+
+#[test]
+fn a_cgroup_that_opts_out_is_left_alone() -> Result<()> {
+    require_root!();
+    require_binaries!("berth-lab", "berth-cni", "berth-agent", "berth-socket");
+    let bench = Bench::start()?;
+    let spec = json!({"externalIPs": ["10.20.0.61"], "ports": [
+        {"name": "t", "protocol": "TCP", "port": 8080, "targetPort": 8080},
+    ]});
+    bench.apply(&[
+        service("in-the-way", "10.96.2.3", spec),
+        slice("in-the-way", &[ready("s2")]),
+    ])?;
+    let address = "10.20.0.61:8080";
+    expect(&bench, "c1", Tcp, address, "s2")?;
+    // An agent in the place of the lab's, told to leave the pod's cgroup alone.
+    let node = bench.lab.node(1);
+    node.kill_agent()?;
+    let cgroup = bench.place("c1")?.cgroup.context("a pod has a cgroup")?;
+    let arguments = |opt_out: bool| {
+        let mut all = vec![
+            "--folder".into(),
+            bench.lab.store().folder().as_os_str().to_owned(),
+        ];
+        if opt_out {
+            all.extend(["--opt-out-cgroup".into(), cgroup.clone().into_os_string()]);
+        }
+        all
+    };
+    let home = Home::of(node)?;
+    let agent = Agent::start(&home, &arguments(true))?;
+    expect(&bench, "c1", Tcp, address, "s1")?;
+    expect(&bench, "n1", Tcp, address, "s2")?;
+    // The next one is not told so: what the maps held is taken back.
+    agent.kill()?;
+    let agent = Agent::start(&home, &arguments(false))?;
+    expect(&bench, "c1", Tcp, address, "s2")?;
+    agent.kill()
 }

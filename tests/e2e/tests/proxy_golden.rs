@@ -2,12 +2,11 @@
 //! maps: the real agent in a namespace with the addresses of the cases' node.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use berth_e2e::agent::{Agent, Home};
 use berth_e2e::proxy::until;
 use berth_lab::{Lab, require_binaries, require_root};
 
@@ -29,14 +28,16 @@ fn cases() -> Result<Vec<PathBuf>> {
     Ok(cases)
 }
 
-fn get(socket: &Path, path: &str) -> Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
-    let (_, body) = reply.split_once("\r\n\r\n").context("an HTTP reply")?;
-    Ok(body.to_owned())
+/// The flags that a case is about, as it says in a comment `# --flag value`.
+fn flags(yaml: &str) -> Vec<String> {
+    let said = yaml.lines().filter_map(|line| line.strip_prefix("# --"));
+    said.flat_map(|flag| {
+        format!("--{flag}")
+            .split(' ')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 /// The frontends of a dump, without what differs from run to run: how full the
@@ -79,17 +80,27 @@ fn the_kernels_maps_hold_what_the_golden_cases_say() -> Result<()> {
         fs::write(&hidden, yaml)?;
         fs::rename(&hidden, lab.store().folder().join(name))?;
         let expected = frontends(&fs::read_to_string(case.with_extension("maps"))?);
-        let dump = || get(&node.agent_socket(), "/v1/dump/realized");
-        let same = until("the case's maps", WITHIN, || {
-            Ok(frontends(&dump()?) == expected)
-        });
+        // In the place of the lab's own agent, with the case's flags.
+        node.kill_agent()?;
+        let home = Home::of(node)?;
+        let mut arguments = flags(&fs::read_to_string(&case)?);
+        arguments.extend([
+            "--folder".to_owned(),
+            lab.store().folder().display().to_string(),
+        ]);
+        let agent = Agent::start(&home, &arguments)?;
+        let held = |agent: &Agent| -> Result<Vec<String>> {
+            Ok(frontends(&agent.get("/v1/dump/realized")?.1))
+        };
+        let same = until("the case's maps", WITHIN, || Ok(held(&agent)? == expected));
         if same.is_err() {
-            assert_eq!(frontends(&dump()?), expected, "{}", case.display());
+            assert_eq!(held(&agent)?, expected, "{}", case.display());
         }
         // What was written is what a new agent reads back.
-        node.kill_agent()?;
-        node.start_agent()?;
-        assert_eq!(frontends(&dump()?), expected, "{}", case.display());
+        agent.kill()?;
+        let agent = Agent::start(&home, &arguments)?;
+        assert_eq!(held(&agent)?, expected, "{}", case.display());
+        agent.kill()?;
     }
     Ok(())
 }
