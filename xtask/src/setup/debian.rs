@@ -14,7 +14,11 @@ use crate::progress;
 /// Asked by invoke-rc.d and deb-systemd-invoke before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Services of the packages that are only ever run by tests, in namespaces.
-const SERVICES: [(&str, &str); 2] = [("bind9", "named"), ("etcd-server", "etcd")];
+const SERVICES: [(&str, &str); 3] = [
+    ("bind9", "named"),
+    ("etcd-server", "etcd"),
+    ("haproxy", "haproxy"),
+];
 
 /// Installs `packages`.
 ///

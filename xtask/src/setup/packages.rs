@@ -52,6 +52,7 @@ pub(super) fn needed(purpose: Purpose, llvm_major: u32, ebpf: bool) -> Vec<Packa
         (Purpose::Vm, false, "python3-venv", "runs virtme-ng"),
         (Purpose::Test, false, "bind9", "company DNS server in tests"),
         (Purpose::Test, false, "dnsperf", "DNS load generator"),
+        (Purpose::Test, false, "haproxy", "a peer in benchmarks"),
         (Purpose::Test, false, "iptables", "kube-proxy in tests"),
         (Purpose::Test, false, "nftables", "kube-proxy in tests"),
         (
