@@ -1,6 +1,6 @@
 //! A NodePort, or a pod's hostPort, is not the node's own on any address of it,
-//! so no process of the node may bind it: it would never be reached. Pods' namespaces have
-//! ports of their own and are left alone.
+//! so no process of the node may bind it: it would never be reached. Pods'
+//! namespaces have ports of their own and are left alone.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_set_retval;
@@ -12,7 +12,8 @@ use crate::netns::{self, LOOPBACK4, LOOPBACK6};
 
 const EADDRINUSE: i32 = 98;
 
-/// Whether the socket has just bound a NodePort of the node's namespace.
+/// Whether the socket has just bound a NodePort or hostPort in the node's
+/// namespace.
 #[inline(always)]
 pub(crate) fn is_node_port(ctx: &SockContext) -> bool {
     // SAFETY: the kernel gives a valid context for the program's run.

@@ -102,7 +102,7 @@ impl<K> Batch<K> {
                     DatapathError::Full {
                         map: name,
                         capacity,
-                        flag: "--max-frontends",
+                        mend: "start the agent with a larger --max-frontends",
                     }
                 } else {
                     DatapathError::Kernel {

@@ -69,7 +69,7 @@ impl FakeDatapath {
         let full = DatapathError::Full {
             map: "FRONTENDS4",
             capacity: self.capacity.frontends,
-            flag: "--max-frontends",
+            mend: "start the agent with a larger --max-frontends",
         };
         match op {
             Op::WriteBackend { index, backend } => self.backends[*index as usize] = *backend,

@@ -205,7 +205,7 @@ impl KernelDatapath {
                     Some(libc::E2BIG) => DatapathError::Full {
                         map: maps::CLIENTS,
                         capacity: maps::DEFAULT_CLIENTS,
-                        flag: "number of nodes; this one has too many pods and restricted Services",
+                        mend: "restrict fewer Services by source ranges, or run fewer pods on this node",
                     },
                     _ => kernel("write to CLIENTS", error),
                 })?;

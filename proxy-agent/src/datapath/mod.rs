@@ -67,14 +67,14 @@ pub enum DatapathError {
         error: io::Error,
     },
     /// A map has no room.
-    #[error("{map} is full at {capacity} entries; start the agent with a larger {flag}")]
+    #[error("{map} is full at {capacity} entries; {mend}")]
     Full {
         /// The map's name.
         map: &'static str,
         /// How many entries it has.
         capacity: u32,
-        /// The flag that enlarges it.
-        flag: &'static str,
+        /// What the operator can do.
+        mend: &'static str,
     },
     /// The programs could not be loaded.
     #[error("cannot load the eBPF programs: {0}")]
